@@ -1,0 +1,1 @@
+"""One question per file; each prints a table, and JSON with `--json FILE`."""

@@ -1,0 +1,87 @@
+"""Lossless stages: bytes <-> fewer bytes."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import lz4.block
+import zstandard
+
+from common.errors import CodecError
+from common.wire.framing import Buffer
+
+
+class LosslessStage(Protocol):
+    """Compresses one buffer."""
+
+    def compress(self, raw: Buffer) -> Buffer:
+        """Fewer bytes, or ``raw`` itself where there would be more."""
+
+    def decompress(self, packed: Buffer, nbytes: int) -> Buffer:
+        """The ``nbytes`` bytes that were compressed; more are never allocated."""
+
+
+class Stored:
+    """No compression."""
+
+    def compress(self, raw: Buffer) -> Buffer:
+        """The bytes themselves."""
+        return raw
+
+    def decompress(self, packed: Buffer, nbytes: int) -> Buffer:
+        """The bytes themselves, if there are as many as announced."""
+        _check_size(len(packed), nbytes)
+        return packed
+
+
+class Zstd:
+    """``+zstd``: Zstandard at its fastest regular level; bit patterns of few values shrink most."""
+
+    def __init__(self) -> None:
+        self._compressor = zstandard.ZstdCompressor(level=1, write_checksum=False)
+        self._decompressor = zstandard.ZstdDecompressor()
+
+    def compress(self, raw: Buffer) -> Buffer:
+        """One Zstandard frame, or ``raw`` where that would be no smaller."""
+        return _smaller(self._compressor.compress(raw), raw)
+
+    def decompress(self, packed: Buffer, nbytes: int) -> Buffer:
+        """The content of the frame; its announced size is checked first."""
+        if len(packed) == nbytes:
+            return packed
+        try:
+            _check_size(zstandard.frame_content_size(packed), nbytes)
+            return self._decompressor.decompress(packed, max_output_size=nbytes)
+        except zstandard.ZstdError as error:
+            raise CodecError(f"a zstd buffer cannot be decompressed: {error}") from None
+
+
+class Lz4:
+    """``+lz4``: LZ4 blocks; several times faster than Zstandard, and larger."""
+
+    def compress(self, raw: Buffer) -> Buffer:
+        """One LZ4 block, or ``raw`` where that would be no smaller."""
+        return _smaller(lz4.block.compress(raw, store_size=False), raw)
+
+    def decompress(self, packed: Buffer, nbytes: int) -> Buffer:
+        """The content of the block."""
+        if len(packed) == nbytes:
+            return packed
+        try:
+            content: bytes = lz4.block.decompress(packed, uncompressed_size=nbytes)
+        except lz4.block.LZ4BlockError as error:
+            raise CodecError(f"an lz4 buffer cannot be decompressed: {error}") from None
+        _check_size(len(content), nbytes)
+        return content
+
+
+def _smaller(packed: Buffer, raw: Buffer) -> Buffer:
+    # A packed buffer is always the smaller one, so its size alone says whether it is packed.
+    return packed if len(packed) < len(raw) else raw
+
+
+def _check_size(nbytes: int, announced: int) -> None:
+    if nbytes != announced:
+        raise CodecError(f"a buffer holds {nbytes} bytes; its tensor needs {announced}")
+
+
+LOSSLESS: dict[str, Callable[[], LosslessStage]] = {"zstd": Zstd, "lz4": Lz4}

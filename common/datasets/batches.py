@@ -1,0 +1,126 @@
+"""Batches of a data set, in an order and with augmentation that (seed, epoch) fix alone.
+
+Shapes: B images in a batch, C channels, H height, W width.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from common.datasets.augment import cropped_and_mirrored
+from common.datasets.images import DataSet, ImageSplit, Labels
+
+_WORKER_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images and labels for one step."""
+
+    ids: torch.Tensor
+    """int64 (B,), where each image stands in its split."""
+    inputs: torch.Tensor
+    """float32 (B, C, H, W), normalised, contiguous."""
+    labels: torch.Tensor
+    """int64 (B,)."""
+
+
+class Batches:
+    """The batches of one split, epoch after epoch.
+
+    Training shuffles and, where the data set says so, augments; evaluation keeps the split's order. Nothing
+    reads or moves the global random state of torch, numpy or Python.
+
+    Args:
+        split: ``dataset.train`` or ``dataset.test``.
+        dataset: says how to normalise, and whether to augment.
+        batch_size: images in all batches but the last.
+        seed: fixes the order and the augmentation, together with the epoch's number.
+        training: whether these batches train the model.
+        workers: processes that load ahead; 0 loads in the calling thread. The batches are the same.
+    """
+
+    def __init__(  # noqa: PLR0917  what to read, then how
+        self,
+        split: ImageSplit,
+        dataset: DataSet,
+        batch_size: int,
+        seed: int,
+        training: bool,
+        workers: int = 0,
+    ) -> None:
+        self._split = split
+        self._augment = training and dataset.augment
+        self._batch_size = batch_size
+        self._seed = seed
+        self._training = training
+        self._workers = workers
+        # (x / 255 - mean) / std as one multiplication and one addition.
+        mean, std = np.array(dataset.mean), np.array(dataset.std)
+        self._scale = (1 / (255 * std)).astype(np.float32)[:, np.newaxis, np.newaxis]
+        self._shift = (-mean / std).astype(np.float32)[:, np.newaxis, np.newaxis]
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        count = math.ceil(len(self._split.labels) / self._batch_size)
+        # Batch normalisation cannot train on a single sample: its variance is zero.
+        alone = len(self._split.labels) % self._batch_size == 1 and self._batch_size > 1
+        return count - 1 if alone and self._training else count
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """Yield the batches of epoch ``number``, counted from 0."""
+        source = _Epoch(self, number, self._order(number))
+        if self._workers == 0:
+            yield from map(source.__getitem__, range(len(self)))
+            return
+        yield from DataLoader(
+            source,
+            batch_size=None,  # the source's items are batches already
+            sampler=range(len(self)),
+            num_workers=self._workers,
+            collate_fn=_unchanged,
+            timeout=_WORKER_TIMEOUT_S,
+            generator=torch.Generator().manual_seed(self._seed),  # else the global one is moved
+        )
+
+    def load(self, epoch: int, number: int, order: Labels) -> Batch:
+        """Make batch ``number`` of an epoch whose samples come in ``order``."""
+        ids = order[number * self._batch_size : (number + 1) * self._batch_size]
+        images = self._split.images[ids]
+        if self._augment:
+            images = cropped_and_mirrored(images, self._random(epoch, number + 1))
+        # Channels go first while a value is still one byte; four times faster than at the end.
+        inputs = np.ascontiguousarray(images.transpose(0, 3, 1, 2)) * self._scale
+        inputs += self._shift
+        labels = self._split.labels[ids]
+        return Batch(torch.from_numpy(ids), torch.from_numpy(inputs), torch.from_numpy(labels))
+
+    def _order(self, epoch: int) -> Labels:
+        count = len(self._split.labels)
+        return self._random(epoch, 0).permutation(count) if self._training else np.arange(count)
+
+    def _random(self, epoch: int, stream: int) -> np.random.Generator:
+        # Stream 0 orders the epoch, stream n + 1 augments batch n. numpy pads short seeds with zeros, so
+        # (seed, epoch) alone would be the same stream as (seed, epoch, 0).
+        return np.random.default_rng((self._seed, epoch, stream))
+
+
+class _Epoch(Dataset[Batch]):
+    """One epoch as torch's loader wants it: a map from a batch's number to the batch."""
+
+    def __init__(self, batches: Batches, number: int, order: Labels) -> None:
+        self._batches = batches
+        self._number = number
+        self._order = order
+
+    def __getitem__(self, index: int) -> Batch:
+        return self._batches.load(self._number, index, self._order)
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch

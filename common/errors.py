@@ -1,0 +1,41 @@
+"""The error tree: every failure that a user can meet, with its exit code."""
+
+
+class TandemError(Exception):
+    """A failure told in one sentence: who broke what, the numbers, the way out."""
+
+    exit_code = 1
+
+
+class UsageError(TandemError):
+    """A flag, or a combination of flags, that cannot be carried out."""
+
+    exit_code = 2
+
+
+class DataError(TandemError):
+    """A data set that is missing, unreadable or does not fit the job."""
+
+
+class PartitionError(TandemError):
+    """A model that cannot be cut, or a cut that does not exist in it."""
+
+
+class CodecError(TandemError):
+    """Tensors that cannot be encoded, or bytes that do not decode to what was announced."""
+
+
+class ProtocolError(TandemError):
+    """Bytes or messages from the peer that break the protocol."""
+
+
+class JobRefused(TandemError):
+    """A job that this server will not carry out."""
+
+
+class PeerError(TandemError):
+    """The peer refused or failed, and said why."""
+
+
+class ConnectionLost(TandemError):
+    """The connection to the peer could not be made, or broke."""

@@ -1,0 +1,191 @@
+"""A link in user space: a TCP relay with a rate per direction, delay, jitter, and breaks on request.
+
+The rate is that of the payload; handshake, headers, loss and slow start of TCP are not modelled. All sockets
+have small buffers, so client, link and target belong on one machine or one local network.
+"""
+
+import contextlib
+import logging
+import random
+import select
+import socket
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+from common.errors import UsageError
+from common.link.alarm import Alarm
+from common.link.connection import Connection
+from common.link.contexts import LinkContext
+from common.link.lane import Lane
+
+Address = tuple[str, int]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where clients connect, and what they reach through the link."""
+
+    listen: Address
+    """Host and port for clients; port 0 takes any free one."""
+    target: Address
+    """Host and port of the server behind the link."""
+
+
+class Link:
+    """One emulated link, shared by all connections on all its routes.
+
+    Up is from the connecting client to the target, down is back.
+
+    Args:
+        context: Rates, delay and jitter.
+        routes: What the link connects.
+        seed: Seed of the jitter.
+    """
+
+    def __init__(self, context: LinkContext, routes: Sequence[Route], seed: int = 0) -> None:
+        self._routes = tuple(routes)
+        self._seed = seed
+        self._up = Lane(context.up_bps, context.delay_s, context.jitter_s)
+        self._down = Lane(context.down_bps, context.delay_s, context.jitter_s)
+        self._alarm = Alarm()
+        self._listeners: list[socket.socket] = []
+        self._acceptors: list[threading.Thread] = []
+        self._connections: dict[Connection, threading.Thread] = {}
+        self._accepted = 0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> "Link":
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def addresses(self) -> list[Address]:
+        """Where each route listens, with its real port."""
+        return [listener.getsockname()[:2] for listener in self._listeners]
+
+    @property
+    def bytes_up(self) -> int:
+        """Payload delivered to targets so far."""
+        return self._up.delivered_bytes
+
+    @property
+    def bytes_down(self) -> int:
+        """Payload delivered to clients so far."""
+        return self._down.delivered_bytes
+
+    @property
+    def max_buffered_bytes(self) -> int:
+        """The most bytes that either direction ever held."""
+        return max(self._up.max_held_bytes, self._down.max_held_bytes)
+
+    def start(self) -> None:
+        """Listen on all routes, and accept clients in the background.
+
+        Raises:
+            UsageError: A listen address cannot be taken, or a target's name cannot be resolved.
+        """
+        targets = [_resolve(route.target) for route in self._routes]
+        for route in self._routes:
+            self._listeners.append(self._listen(route.listen))
+        for listener, (family, target) in zip(self._listeners, targets, strict=True):
+            acceptor = threading.Thread(
+                target=self._accept, args=(listener, family, target), name="link-accept", daemon=True
+            )
+            self._acceptors.append(acceptor)
+            acceptor.start()
+
+    def sever(self) -> None:
+        """Break all current connections: both sides of each have been reset when this returns."""
+        with self._lock:
+            connections = dict(self._connections)
+        for connection in connections:
+            connection.stop()
+        for thread in connections.values():
+            thread.join()
+
+    def close(self) -> None:
+        """Stop accepting, break what is still connected, and wait for all threads."""
+        self._alarm.ring()
+        for acceptor in self._acceptors:
+            acceptor.join()
+        for listener in self._listeners:
+            listener.close()
+        self.sever()
+        self._alarm.close()
+
+    def _listen(self, address: Address) -> socket.socket:
+        """A listening socket whose accepted sockets inherit the small buffers."""
+        family, resolved = _resolve(address)
+        listener = _small_socket(family, self._up, self._down)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(resolved)
+            listener.listen()
+            listener.setblocking(False)
+        except OSError as error:
+            listener.close()
+            raise UsageError(
+                f"this side cannot listen on {address[0]}:{address[1]}: {error.strerror}; "
+                "choose another port (0 takes any free one)"
+            ) from error
+        return listener
+
+    def _accept(self, listener: socket.socket, family: int, target: Address) -> None:
+        while self._alarm.wait(listener, select.POLLIN):
+            with contextlib.suppress(BlockingIOError, ConnectionAbortedError):  # the client gave up meanwhile
+                client, _ = listener.accept()
+                self._start_connection(client, _small_socket(family, self._down, self._up), target)
+
+    def _start_connection(self, client: socket.socket, server: socket.socket, target: Address) -> None:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with self._lock:
+            number = self._accepted
+            self._accepted += 1
+            rngs = (random.Random(f"{self._seed}/up/{number}"), random.Random(f"{self._seed}/down/{number}"))
+            connection = Connection(client, server, (self._up, self._down), rngs)
+            thread = threading.Thread(
+                target=self._run, args=(connection, target), name="link-up", daemon=True
+            )
+            self._connections[connection] = thread
+            thread.start()
+
+    def _run(self, connection: Connection, target: Address) -> None:
+        try:
+            connection.run(target)
+        finally:
+            with self._lock:
+                del self._connections[connection]
+
+
+def _small_socket(family: int, receives: Lane, sends: Lane) -> socket.socket:
+    """A TCP socket without delay whose buffers are no larger than those of a real path."""
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receives.buffer_bytes)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, sends.buffer_bytes)
+    return sock
+
+
+def _resolve(address: Address) -> tuple[int, Address]:
+    """Socket family and numeric address; IPv4 comes first, since `localhost` may name both."""
+    try:
+        found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise UsageError(
+            f"the host of {address[0]}:{address[1]} cannot be resolved: {error.strerror}"
+        ) from error
+    family, _, _, _, resolved = min(found, key=lambda info: info[0] != socket.AF_INET)
+    return family, (str(resolved[0]), int(resolved[1]))

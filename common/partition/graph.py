@@ -1,0 +1,216 @@
+"""A traced model, its cut points, and the parts on each side of a cut.
+
+The graph's nodes run in a fixed order, so a cut is a position in that order. What crosses it is the *live set*:
+every value computed before it that is used behind it.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+import xxhash
+from torch import fx, nn
+from torch.fx.passes.shape_prop import TensorMetadata
+
+from common.config import nearest
+from common.errors import PartitionError
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+
+@dataclass(frozen=True)
+class CutPoint:
+    """A place to cut: the head computes all up to and with ``name``."""
+
+    index: int
+    name: str
+    tensors: tuple[tuple[tuple[int, ...], torch.dtype], ...]
+    """(shape, dtype) of what crosses, at the example's batch size."""
+    activation_bytes: int
+    parameters_before: int
+    """Number of parameters in the head."""
+
+
+@dataclass(frozen=True)
+class _Position:
+    """A cut point's place in the graph."""
+
+    nodes_before: int
+    live: tuple[fx.Node, ...]
+
+
+class Graph:
+    """A verified trace. `points` go from 0 (all in the tail) to n (all in the head)."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        self._module = module
+        *self._nodes, self._output = module.graph.nodes
+        self._positions = self._find_positions()
+        self.points = self._describe_points()
+
+    @cached_property
+    def digest(self) -> str:
+        """Equal for two graphs that compute the same by the same parameters' shapes, cut by cut."""
+        state = xxhash.xxh3_128()
+        for node in self._module.graph.nodes:
+            state.update(f"{node.op}|{node.name}|{_target(node)}|".encode())
+            state.update(f"{node.args}|{node.kwargs}\n".encode())
+        for name, value in self._module.state_dict().items():
+            state.update(f"{name}|{tuple(value.shape)}|{value.dtype}\n".encode())
+        return state.hexdigest()
+
+    def find(self, cut: int | str) -> CutPoint:
+        """The point of an index, or of a name: of a node, or of a module (the point behind all of it).
+
+        Raises:
+            PartitionError: there is none; it names the nearest.
+        """
+        last = len(self.points) - 1
+        if isinstance(cut, int):
+            if not 0 <= cut <= last:
+                raise PartitionError(f"there is no cut {cut}; cuts go from 0 to {last}")
+            return self.points[cut]
+        if cut not in self._names:
+            raise PartitionError(f"the model has no cut {cut!r}; {nearest(cut, list(self._names))}")
+        return self.points[self._names[cut]]
+
+    @property
+    def blocks(self) -> int:
+        """Number of the model's blocks: the most slices that it can be made into."""
+        return len(self._block_ends)
+
+    def slices(self, count: int) -> list[int]:
+        """Indices of the points between ``count`` slices: ``[0, ..., n]``, ``count + 1`` of them.
+
+        The natural slices of a model are its blocks: what is left when the model itself and its plain containers
+        (`nn.Sequential` and the like) are opened. They are grouped into ``count`` slices of nearly equal number,
+        as the paper does with its lists of layers.
+
+        Raises:
+            PartitionError: fewer blocks than slices.
+        """
+        ends = self._block_ends
+        if not 1 <= count <= len(ends):
+            raise PartitionError(f"the model has {len(ends)} blocks; it cannot be made into {count} slices")
+        return [0, *(ends[len(ends) * i // count - 1] for i in range(1, count + 1))]
+
+    def parts(self, cut: int | str) -> tuple[fx.GraphModule, fx.GraphModule]:
+        """Head and tail: ``tail(*head(*inputs))`` is the model. Their parameters are the model's own, by name.
+
+        Raises:
+            PartitionError: no such cut, or a parameter that both sides would need.
+        """
+        point = self.find(cut)
+        position = self._positions[point.index]
+        before, behind = self._nodes[: position.nodes_before], self._nodes[position.nodes_before :]
+        inputs = [node for node in before if node.op == "placeholder"]
+        # Parameters used as plain values do not cross: the tail reads its own.
+        constants = [node for node in before if node.op == "get_attr" and set(node.users) - set(before)]
+        head = self._part("Head", inputs, before[len(inputs) :], position.live)
+        tail = self._part("Tail", position.live, constants + behind, self._output.args[0])
+        if shared := _parameter_names(head) & _parameter_names(tail):
+            raise PartitionError(f"cut {point.name!r}: both sides use {', '.join(sorted(shared))}; cut elsewhere")
+        return head, tail
+
+    def gradients_wanted(self, cut: int | str) -> tuple[bool, ...]:
+        """For each tensor that crosses: whether a trainable parameter of the head is behind it."""
+        trained: set[fx.Node] = set()
+        for node in self._nodes:
+            if any(p.requires_grad for p in self._own_parameters(node)) or trained & set(node.all_input_nodes):
+                trained.add(node)
+        return tuple(node in trained for node in self._positions[self.find(cut).index].live)
+
+    def _find_positions(self) -> list[_Position]:
+        """One behind the inputs and one behind each computing node, where only tensors are alive."""
+        order = {node: i for i, node in enumerate(self._nodes)}
+        order[self._output] = len(self._nodes)
+        last_use = {node: max((order[user] for user in node.users), default=-1) for node in self._nodes}
+        positions, alive = [], []
+        inputs = sum(node.op == "placeholder" for node in self._nodes)
+        for i, node in enumerate(self._nodes, start=1):
+            alive = [each for each in alive if last_use[each] >= i]
+            if node.op == "get_attr":
+                continue
+            if last_use[node] >= i:
+                alive.append(node)
+            if i >= inputs and all(isinstance(each.meta.get("tensor_meta"), TensorMetadata) for each in alive):
+                positions.append(_Position(i, tuple(alive)))
+        return positions
+
+    def _describe_points(self) -> list[CutPoint]:
+        points, seen, start = [], set[nn.Parameter](), 0
+        for index, position in enumerate(self._positions):
+            for node in self._nodes[start : position.nodes_before]:
+                seen.update(self._own_parameters(node))
+            start = position.nodes_before
+            metas: list[TensorMetadata] = [node.meta["tensor_meta"] for node in position.live]
+            tensors = tuple((tuple(meta.shape), meta.dtype) for meta in metas)
+            nbytes = sum(torch.Size(shape).numel() * dtype.itemsize for shape, dtype in tensors)
+            name = "input" if index == 0 else _point_name(self._nodes[position.nodes_before - 1])
+            points.append(CutPoint(index, name, tensors, nbytes, sum(p.numel() for p in seen)))
+        return points
+
+    def _own_parameters(self, node: fx.Node) -> list[nn.Parameter]:
+        if node.op == "call_module":
+            return list(self._module.get_submodule(str(node.target)).parameters())
+        if node.op == "get_attr":
+            path, _, name = str(node.target).rpartition(".")
+            value = getattr(self._module.get_submodule(path), name)
+            return [value] if isinstance(value, nn.Parameter) else []
+        return []
+
+    @cached_property
+    def _names(self) -> dict[str, int]:
+        """Point behind each module and each node, by name; of a module called twice, behind its last call."""
+        names: dict[str, int] = {"input": 0}
+        for index, position in enumerate(self._positions[1:], start=1):
+            node = self._nodes[position.nodes_before - 1]
+            for path in [*_module_path(node), node.name]:
+                names[path] = index
+        return names
+
+    @cached_property
+    def _block_ends(self) -> list[int]:
+        blocks: list[str | None] = []
+        for position in self._positions[1:]:
+            node = self._nodes[position.nodes_before - 1]
+            # A function between two blocks belongs to the one before it.
+            blocks.append(_block(node) or (blocks[-1] if blocks else None))
+        runs = itertools.groupby(range(len(blocks)), key=blocks.__getitem__)
+        return [max(run) + 1 for _, run in runs]
+
+    def _part(
+        self, name: str, inputs: Sequence[fx.Node], body: Sequence[fx.Node], outputs: Any
+    ) -> fx.GraphModule:
+        graph = fx.Graph()
+        copies = {node: graph.placeholder(node.name) for node in inputs}
+        for node in body:
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+        graph.output(fx.node.map_arg(outputs, copies.__getitem__))
+        return fx.GraphModule(self._module, graph, name)
+
+
+def _module_path(node: fx.Node) -> list[str]:
+    """Paths of the modules that the node runs in, outermost first."""
+    return [path for path, _ in node.meta.get("nn_module_stack", {}).values() if path]
+
+
+def _block(node: fx.Node) -> str | None:
+    """Path of the outermost module around the node that is no plain container."""
+    stack = node.meta.get("nn_module_stack", {}).values()
+    return next((path for path, kind in stack if path and kind not in _CONTAINERS), None)
+
+
+def _point_name(node: fx.Node) -> str:
+    return str(node.target) if node.op == "call_module" else node.name
+
+
+def _target(node: fx.Node) -> str:
+    return node.target if isinstance(node.target, str) else f"{node.target.__module__}.{node.target.__name__}"
+
+
+def _parameter_names(module: nn.Module) -> set[str]:
+    return {name for name, _ in module.named_parameters()}

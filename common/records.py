@@ -1,0 +1,80 @@
+"""Run folders: what a run was asked, where it ran, what each step and epoch gave, and its summary."""
+
+import csv
+import json
+import os
+import platform
+import sys
+import time
+from dataclasses import asdict, is_dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+_PACKAGES = ("tandem", "torch", "torchvision", "numpy", "msgspec", "zstandard", "lz4", "xxhash")
+
+
+def new_folder(run_dir: Path, name: str) -> Path:
+    """Make ``run_dir/<time>-<name>``, numbered where there is one already."""
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{name.replace(os.sep, '_')}"
+    for number in range(1, 1000):
+        folder = run_dir / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise FileExistsError(f"{run_dir} has too many runs called {stem}")
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a value as indented JSON; dataclasses and messages as objects."""
+    plain = asdict(value) if is_dataclass(value) and not isinstance(value, type) else msgspec.to_builtins(value)
+    path.write_text(json.dumps(plain, indent=2, default=str) + "\n")
+
+
+def software_version() -> str:
+    """Version of Tandem and of torch, for the other side's log."""
+    versions = _versions()
+    return f"tandem {versions.get('tandem', 'unknown')}, torch {versions.get('torch', 'unknown')}"
+
+
+def environment() -> dict[str, Any]:
+    """The machine, the system and the packages that a run used."""
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "packages": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+class CsvTable:
+    """A CSV file whose columns are those of its first row; every row is on disk at once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._columns: list[str] = []
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Append a row."""
+        with self._path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, self._columns or list(row))
+            if not self._columns:
+                self._columns = list(row)
+                writer.writeheader()
+            writer.writerow(row)

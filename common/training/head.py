@@ -1,0 +1,200 @@
+"""The head: the part of the model at the input side, and what it does in a step."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import compress
+
+import torch
+from torch import Tensor, nn
+
+from common.codec import Codec, Encoded
+from common.codec.spec import dtype_name, to_bytes
+from common.errors import ProtocolError
+from common.training.exchange import Answer, Outgoing, Upload
+from common.training.optimizers import Updater
+from common.training.randomness import step_stream
+from common.training.session import AnswerOrder
+from common.wire.framing import Frame
+from common.wire.messages import Activations, Gradients, TensorSpec
+
+
+@dataclass
+class _Pending:
+    """A step whose gradient has not been applied."""
+
+    epoch: int
+    inputs: tuple[Tensor, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    outputs: tuple[Tensor, ...] | None
+    """With their graph, at K = 0; None where they are computed again."""
+    coding_error: tuple[Tensor, ...] | None = None
+
+
+class Head:
+    """Computes activations, and applies the gradients that come back for them.
+
+    It touches no socket, thread or clock. `forward` and `backward` belong to one thread; `encode` and `decode`
+    may each run in another.
+
+    Args:
+        part: module from the inputs to a tuple of activations.
+        updater: applies gradients to the part's parameters.
+        codec_up: encodes activations.
+        codec_down: decodes gradients.
+        gradients_wanted: for each activation, whether its gradient is of use.
+        stale_it: staleness bound K. At 0 the graph of the forward pass is kept; above, the backward pass computes
+            the activations again from the stored input under the current weights (feature replay).
+        seed: of the run; dropout masks of step t are a function of (seed, t).
+        taylor: correct each gradient for the codec's error, g <- g - E g g (the paper's ``--use_EF 1``).
+        device: where the part computes.
+    """
+
+    def __init__(
+        self,
+        part: nn.Module,
+        updater: Updater,
+        codec_up: Codec,
+        codec_down: Codec,
+        *,
+        gradients_wanted: Sequence[bool],
+        stale_it: int,
+        seed: int,
+        taylor: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.part = part
+        self._updater = updater
+        self._codec_up, self._codec_down = codec_up, codec_down
+        self._gradients_wanted = tuple(gradients_wanted)
+        self._stale_it = stale_it
+        self._seed = seed
+        self._taylor = taylor and not codec_up.is_exact
+        self._device = torch.device(device)
+        self._pending: dict[int, _Pending] = {}
+        self._order = AnswerOrder()
+
+    @property
+    def in_flight(self) -> int:
+        """Steps whose gradient has not been applied."""
+        return len(self._pending)
+
+    def forward(
+        self, step: int, epoch: int, inputs: Sequence[Tensor], labels: Tensor, ids: Tensor, *, training: bool = True
+    ) -> Upload:
+        """Compute the activations of a batch under the current weights.
+
+        Args:
+            step: number of the training step, or of the batch in an evaluation.
+            epoch: its epoch.
+            inputs: the model's inputs, (B, ...) each.
+            labels: (B,) integer classes.
+            ids: (B,) indices of the samples.
+            training: whether a gradient will come back.
+        """
+        inputs = tuple(each.to(self._device) for each in inputs)
+        keep = training and self._stale_it == 0
+        with torch.set_grad_enabled(keep):
+            outputs, drawn = self._run(step, inputs, training)
+        if training:
+            shapes = tuple(tuple(each.shape) for each in compress(outputs, self._gradients_wanted))
+            self._pending[step] = _Pending(epoch, inputs, shapes, outputs if keep else None)
+        self._order.sent(step, len(labels))
+        return Upload(step, epoch, training, outputs, labels, ids, self._gradients_wanted, drawn)
+
+    def encode(self, upload: Upload) -> Outgoing:
+        """The message of an upload."""
+        encoded = self._codec_up.encode(upload.tensors, upload.step)
+        if upload.training and self._taylor:
+            decoded = self._codec_up.decode(encoded)
+            self._pending[upload.step].coding_error = tuple(
+                d.to(t) - t.detach()
+                for d, t in compress(zip(decoded, upload.tensors, strict=True), self._gradients_wanted)
+            )
+        labels, ids = _narrowed(upload.labels), _narrowed(upload.ids)
+        buffers = [*encoded.buffers, to_bytes(labels), to_bytes(ids)]
+        if upload.random_state is not None:
+            buffers.append(to_bytes(upload.random_state))
+        message = Activations(
+            upload.step,
+            upload.epoch,
+            upload.training,
+            encoded.spec,
+            _spec(labels),
+            _spec(ids),
+            upload.gradients_wanted if upload.training else (False,) * len(upload.tensors),
+            upload.random_state is not None,
+        )
+        return Outgoing(message, tuple(buffers))
+
+    def decode(self, frame: Frame) -> Answer:
+        """The answer in a frame.
+
+        Raises:
+            ProtocolError: another message, or gradients that do not fit the activations of their step.
+        """
+        message = frame.message
+        if not isinstance(message, Gradients):
+            raise ProtocolError(f"the peer sent {type(message).__name__} where gradients were due")
+        self._order.gradients(message)
+        shapes = tuple(spec.shape for spec in message.payload.tensors)
+        if shapes and self._pending[message.step].shapes != shapes:
+            raise ProtocolError(f"gradients of shapes {shapes} came; step {message.step} has other activations")
+        gradients = self._codec_down.decode(Encoded(message.payload, frame.buffers))
+        return Answer(
+            message.step,
+            message.training,
+            message.loss,
+            message.correct,
+            message.count,
+            gradients,
+            message.times,
+        )
+
+    def backward(self, answer: Answer) -> None:
+        """Apply a step's gradients: replay its forward pass where the graph was not kept, and update the weights.
+
+        BatchNorm statistics have counted the batch in `forward`; the replay leaves buffers as they are.
+        """
+        pending = self._pending.pop(answer.step)
+        if not answer.gradients:
+            return
+        gradients = tuple(each.to(self._device) for each in answer.gradients)
+        if pending.coding_error is not None:
+            gradients = tuple(g - e * g * g for g, e in zip(gradients, pending.coding_error, strict=True))
+        with torch.enable_grad(), self._buffers_kept(pending.outputs is None):
+            outputs = pending.outputs or self._run(answer.step, pending.inputs, training=True)[0]
+            torch.autograd.backward(tuple(compress(outputs, self._gradients_wanted)), gradients)
+        self._updater.apply(pending.epoch)
+
+    def _run(
+        self, step: int, inputs: tuple[Tensor, ...], training: bool
+    ) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        if self.part.training != training:
+            self.part.train(training)
+        if not training:
+            return self.part(*inputs), None
+        with step_stream(self._seed, step, self._device) as stream:
+            outputs: tuple[Tensor, ...] = self.part(*inputs)
+        return outputs, stream.drawn
+
+    @contextmanager
+    def _buffers_kept(self, keep: bool) -> Iterator[None]:
+        saved = [(buffer, buffer.clone()) for buffer in self.part.buffers()] if keep else []
+        yield
+        with torch.no_grad():
+            for buffer, value in saved:
+                buffer.copy_(value)
+
+
+def _narrowed(values: Tensor) -> Tensor:
+    """The same whole numbers in the smallest dtype that holds them."""
+    largest = int(values.max()) if values.numel() else 0
+    if values.numel() and int(values.min()) < 0:
+        return values
+    fits = (dtype for dtype in (torch.uint8, torch.int16, torch.int32) if largest <= torch.iinfo(dtype).max)
+    return values.to(next(fits, torch.int64))
+
+
+def _spec(values: Tensor) -> TensorSpec:
+    return TensorSpec(dtype_name(values.dtype), tuple(values.shape))

@@ -1,0 +1,100 @@
+"""What happened when: the spans of a run's timeline, and the numbers of each step.
+
+A step's stage times count work, not waiting: a thread's CPU time on a CPU, and the time until the device is done on
+a GPU. So the stages of threads that share a core add up to what the core had to do.
+"""
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from common.wire.messages import TailTimes
+
+MAX_SPANS = 50_000
+STAGES = ("edge", "uplink", "cloud", "downlink")
+
+
+@dataclass(frozen=True)
+class Span:
+    """A piece of work on a track of the timeline."""
+
+    track: str
+    name: str
+    step: int
+    start_s: float
+    seconds: float
+
+
+@dataclass
+class StepNumbers:
+    """What one training step took."""
+
+    stages_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    bytes_up: int = 0
+    bytes_down: int = 0
+
+
+class Journal:
+    """Written by several threads; `take` hands a finished step's numbers over.
+
+    Args:
+        busy_clock: of the device of this side.
+    """
+
+    def __init__(self, busy_clock: Callable[[], float]) -> None:
+        self.spans: list[Span] = []
+        self.clock_offset_s = 0.0
+        """The tail's clock minus this side's, as well as the handshake could tell; for the picture only."""
+        self._busy = busy_clock
+        self._steps: defaultdict[int, StepNumbers] = defaultdict(StepNumbers)
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def work(self, name: str, step: int, *, training: bool = True) -> Iterator[None]:
+        """Times work of this side."""
+        start, busy = time.perf_counter(), self._busy()
+        yield
+        busy = self._busy() - busy
+        self._add_span(f"edge {name}", name, step, start, time.perf_counter() - start)
+        if training:
+            self.add(step, "edge", busy)
+
+    def received(self, step: int, start_s: float, seconds: float, nbytes: int, *, training: bool) -> None:
+        """An answer has come down."""
+        self._add_span("downlink", "receive", step, start_s, seconds)
+        if training:
+            self.add(step, "downlink", seconds)
+            self.count(step, down=nbytes)
+
+    def tail_worked(self, step: int, times: TailTimes, *, training: bool) -> None:
+        """What the tail's side says about a step."""
+        for name in ("receive", "decode", "compute", "encode"):
+            start, seconds = getattr(times, name)
+            track = "uplink" if name == "receive" else f"cloud {name}"
+            if start:
+                self._add_span(track, name, step, start - self.clock_offset_s, seconds)
+            if training:
+                self.add(step, "uplink" if name == "receive" else "cloud", seconds)
+
+    def add(self, step: int, stage: str, seconds: float) -> None:
+        """Count work into a step's stage."""
+        with self._lock:
+            self._steps[step].stages_s[stage] += seconds
+
+    def count(self, step: int, *, up: int = 0, down: int = 0) -> None:
+        """Count bytes into a step."""
+        with self._lock:
+            self._steps[step].bytes_up += up
+            self._steps[step].bytes_down += down
+
+    def take(self, step: int) -> StepNumbers:
+        """The numbers of a step that is over."""
+        with self._lock:
+            return self._steps.pop(step)
+
+    def _add_span(self, track: str, name: str, step: int, start_s: float, seconds: float) -> None:
+        if len(self.spans) < MAX_SPANS:
+            self.spans.append(Span(track, name, step, start_s, seconds))

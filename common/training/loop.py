@@ -1,0 +1,153 @@
+"""The head's side of a run: an epoch of training by the schedule, and an evaluation over the same path."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from common.datasets.batches import Batch
+from common.training.carrier import Carrier
+from common.training.exchange import Answer
+from common.training.head import Head
+from common.training.journal import Journal, StepNumbers
+from common.training.schedule import Action, Schedule, next_action
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """A training step whose gradient has been applied."""
+
+    step: int
+    epoch: int
+    loss: float
+    """Mean over the step's samples."""
+    correct: int
+    count: int
+    staleness: int
+    """Forwards that were done between this step's forward and its backward."""
+    numbers: StepNumbers
+    ended_s: float
+    """`time.perf_counter` behind the update."""
+    steady: bool
+    """Whether a forward went with this backward and another backward was before it: neither fill nor drain."""
+
+
+@dataclass
+class Score:
+    """Mean loss and accuracy over samples."""
+
+    loss_sum: float = 0.0
+    correct: int = 0
+    count: int = 0
+
+    def add(self, loss: float, correct: int, count: int) -> None:
+        """Add a batch: its mean loss and its counts."""
+        self.loss_sum += loss * count
+        self.correct += correct
+        self.count += count
+
+    @property
+    def loss(self) -> float:
+        """Mean over all samples."""
+        return self.loss_sum / self.count
+
+    @property
+    def accuracy(self) -> float:
+        """Right answers among all samples, 0 to 1."""
+        return self.correct / self.count
+
+
+@dataclass(frozen=True)
+class Path:
+    """A head and what connects it to its tail."""
+
+    head: Head
+    carrier: Carrier
+    journal: Journal
+
+
+def train_epoch(
+    path: Path,
+    batches: Iterable[Batch],
+    total: int,
+    *,
+    epoch: int,
+    first_step: int,
+    schedule: Schedule,
+    stale_it: int,
+    on_step: Callable[[StepDone], None],
+) -> None:
+    """Train on ``total`` batches; every gradient has been applied when this returns.
+
+    Args:
+        path: where the steps go.
+        batches: the epoch's batches.
+        total: how many there are.
+        epoch: number of the epoch, from 0.
+        first_step: number of the epoch's first step; steps count through the run.
+        schedule: when gradients are applied.
+        stale_it: staleness bound K.
+        on_step: told of each finished step.
+    """
+    head, carrier, journal = path.head, path.carrier, path.journal
+    source = iter(batches)
+    forwarded = applied = 0
+    while (
+        action := next_action(schedule, stale_it, total, forwarded, applied, applied + carrier.arrived())
+    ) is not Action.DONE:
+        if action is Action.FORWARD:
+            step = first_step + forwarded
+            with journal.work("load", step):
+                batch = next(source)
+            with journal.work("forward", step):
+                upload = head.forward(step, epoch, (batch.inputs,), batch.labels, batch.ids)
+            carrier.submit(upload)
+            forwarded += 1
+        else:
+            answer = carrier.collect()
+            with journal.work("backward", answer.step):
+                head.backward(answer)
+            steady = 0 < applied < total - stale_it
+            on_step(_done(answer, epoch, forwarded - applied - 1, journal, steady))
+            applied += 1
+
+
+def evaluate(path: Path, batches: Iterable[Batch], *, epoch: int, window: int) -> Score:
+    """Loss and accuracy over all ``batches``, through the same codecs and connection as training.
+
+    Args:
+        path: where the batches go.
+        batches: the validation set.
+        epoch: number of the epoch behind which this is.
+        window: how many batches may be under way.
+    """
+    score, under_way = Score(), 0
+
+    def collect() -> None:
+        answer = path.carrier.collect()
+        score.add(answer.loss, answer.correct, answer.count)
+
+    for number, batch in enumerate(batches):
+        with path.journal.work("evaluate", number, training=False):
+            upload = path.head.forward(number, epoch, (batch.inputs,), batch.labels, batch.ids, training=False)
+        path.carrier.submit(upload)
+        under_way += 1
+        if under_way > window:
+            collect()
+            under_way -= 1
+    for _ in range(under_way):
+        collect()
+    return score
+
+
+def _done(answer: Answer, epoch: int, staleness: int, journal: Journal, steady: bool) -> StepDone:
+    return StepDone(
+        answer.step,
+        epoch,
+        answer.loss,
+        answer.correct,
+        answer.count,
+        staleness,
+        journal.take(answer.step),
+        time.perf_counter(),
+        steady,
+    )

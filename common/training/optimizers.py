@@ -1,0 +1,65 @@
+"""The paper's optimizer presets, by their published names, with learning rates as a function of the epoch.
+
+Both sides know the epoch of every step, so their learning rates are in step without a word about them.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+
+from torch import nn
+from torch.optim import SGD, Adam, Optimizer, RMSprop
+
+from common.config import nearest
+from common.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Preset:
+    """An optimizer and its steps of the learning rate."""
+
+    make: Callable[..., Optimizer]
+    learning_rate: float
+    milestones: tuple[int, ...] = ()
+    """Epochs (from 0) at whose start the rate is multiplied by ``factor``."""
+    factor: float = 1.0
+
+    def rate(self, epoch: int) -> float:
+        """Learning rate of an epoch, as a part of the first epoch's."""
+        return self.factor ** sum(epoch >= each for each in self.milestones)
+
+
+PRESETS = {
+    "resnet": Preset(partial(SGD, momentum=0.9, weight_decay=1e-4, nesterov=True), 0.1, (81, 122), 0.1),
+    "resnetpre": Preset(partial(RMSprop, weight_decay=1e-4), 5e-5),
+    "mobilenet": Preset(partial(SGD, momentum=0.9, weight_decay=1e-5), 0.1, (100, 150, 180), 0.1),
+    "tinyimagenet": Preset(partial(Adam, weight_decay=1e-3), 8e-5, (3, 20), 0.5),
+    "imdb": Preset(Adam, 1e-3),
+}
+
+
+def find_preset(name: str) -> Preset:
+    """The preset of a published name; `resnet_pre` is the published README's spelling of `resnetpre`."""
+    key = name.replace("_", "")
+    if key not in PRESETS:
+        raise UsageError(f"unknown --optim {name!r}; {nearest(name, list(PRESETS))}")
+    return PRESETS[key]
+
+
+class Updater:
+    """Applies gradients to the parameters of one part."""
+
+    def __init__(self, preset: Preset, parameters: Iterable[nn.Parameter], learning_rate: float = 0.0) -> None:
+        self._preset = preset
+        self._learning_rate = learning_rate or preset.learning_rate
+        trainable = [each for each in parameters if each.requires_grad]
+        self.optimizer = preset.make(trainable, lr=self._learning_rate) if trainable else None
+
+    def apply(self, epoch: int) -> None:
+        """One optimizer step at the epoch's learning rate; gradients are cleared behind it."""
+        if self.optimizer is None:
+            return
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate * self._preset.rate(epoch)
+        self.optimizer.step()
+        self.optimizer.zero_grad()

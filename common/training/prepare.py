@@ -1,0 +1,81 @@
+"""From a job to a head or a tail: both sides build the model from the seed, cut it, and keep their part."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from common.codec import make_codec
+from common.partition import trace
+from common.partition.graph import Graph
+from common.training.digest import combined_digest, parameter_digests
+from common.training.head import Head
+from common.training.optimizers import Updater, find_preset
+from common.training.tail import Objective, Tail
+from common.wire.messages import Job
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model initialised from the seed, traced."""
+
+    graph: Graph
+    weights_digest: str
+
+
+def prepare(build: Callable[[], nn.Module], input_shape: tuple[int, ...], seed: int) -> Prepared:
+    """Build the model with the seed's weights and trace it; torch's own random state stays as it was.
+
+    Raises:
+        UsageError: there is no such model.
+        PartitionError: it cannot be traced.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = build()
+        example = torch.rand(2, *input_shape)
+    return Prepared(trace(model, (example,)), combined_digest(parameter_digests(model)))
+
+
+def make_head(prepared: Prepared, job: Job, *, device: str, taylor: bool) -> Head:
+    """The head of a job."""
+    part, _ = prepared.graph.parts(job.cut)
+    return Head(
+        part.to(device),
+        Updater(find_preset(job.optim), part.parameters(), job.learning_rate),
+        make_codec(job.compress_up),
+        make_codec(job.compress_down),
+        gradients_wanted=prepared.graph.gradients_wanted(job.cut),
+        stale_it=job.stale_it,
+        seed=job.seed,
+        taylor=taylor,
+        device=device,
+    )
+
+
+def make_tail(prepared: Prepared, job: Job, *, device: str, objective: Objective) -> Tail:
+    """The tail of a job."""
+    _, part = prepared.graph.parts(job.cut)
+    return Tail(
+        part.to(device),
+        Updater(find_preset(job.optim), part.parameters(), job.learning_rate),
+        make_codec(job.compress_up),
+        make_codec(job.compress_down),
+        objective=objective,
+        shapes=crossing_shapes(prepared.graph, job.cut),
+        batch_size=job.batch_size,
+        seed=job.seed,
+        device=device,
+    )
+
+
+def crossing_shapes(graph: Graph, cut: int) -> list[tuple[int, ...]]:
+    """Shapes of what crosses a cut, for one sample."""
+    return [shape[1:] for shape, _ in graph.find(cut).tensors]
+
+
+def largest_body(graph: Graph, job: Job) -> int:
+    """Bytes of the largest body that a step of the job can have, in either direction: no codec ever adds."""
+    bytes_per_sample = graph.find(job.cut).activation_bytes // 2 + 1  # the example has two samples
+    return job.batch_size * (bytes_per_sample + 16) + (1 << 16)

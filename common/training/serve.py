@@ -1,0 +1,259 @@
+"""The cloud's side: a server that holds the tails of many sessions, each with its own connections and threads."""
+
+import logging
+import math
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import nn
+
+from common.errors import ConnectionLost, JobRefused, PeerError, ProtocolError, TandemError
+from common.records import new_folder, software_version, write_json
+from common.training.duplex import Duplex
+from common.training.exchange import Answer, Upload
+from common.training.prepare import largest_body, make_tail, prepare
+from common.training.session import check_open
+from common.training.tail import Objective
+from common.training.timed import TimedTail, busy_clock
+from common.wire.framing import Buffer, Limits, pack
+from common.wire.messages import Attach, Attached, Error, Finish, Finished, Job, Open, Opened, Ping, Pong
+from common.wire.tcp import IDLE_TIMEOUT_S, Connection, Received, expect, listen
+
+log = logging.getLogger(__name__)
+
+_CONTROL_LIMITS = Limits(header_bytes=1 << 16, body_bytes=0)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the server knows of a workload: how to build its model and what it optimises."""
+
+    build: Callable[[Job], nn.Module]
+    objective: Objective
+
+
+@dataclass
+class _Session:
+    name: str
+    job: Job
+    tail: nn.Module
+    station: TimedTail
+    limits: Limits
+    answered: int = 0
+    losses: list[float] = field(default_factory=list)
+
+
+class Server:
+    """Accepts sessions until it is closed. A fault in one session ends that session only.
+
+    Args:
+        recipes: workloads by name.
+        pinned: fields of the job that must have these values (those that the server was started with).
+        ip: address to listen on.
+        port: training port; 0 takes a free one.
+        hyperport: control port; 0 takes a free one.
+        device: where the tails compute.
+        queue_limit: how many items may wait between two threads of a session.
+        run_dir: where the trained tails are saved.
+    """
+
+    def __init__(
+        self,
+        recipes: Mapping[str, Recipe],
+        *,
+        pinned: Mapping[str, Any],
+        ip: str,
+        port: int,
+        hyperport: int,
+        device: str,
+        queue_limit: int,
+        run_dir: Path,
+    ) -> None:
+        self._recipes = recipes
+        self._pinned = pinned
+        self._device = device
+        self._queue_limit = queue_limit
+        self._run_dir = run_dir
+        self._waiting: dict[str, _Session] = {}
+        self._connections: set[Connection] = set()
+        self._threads: set[threading.Thread] = set()
+        self._lock = threading.Lock()
+        self._training = listen(ip, port, what="--port")
+        try:
+            self._control = listen(ip, hyperport, what="--hyperport")
+        except ConnectionLost:
+            self._training.close()
+            raise
+        self.port: int = self._training.getsockname()[1]
+        self.hyperport: int = self._control.getsockname()[1]
+
+    def serve(self) -> None:
+        """Accept connections until `close`."""
+        training = threading.Thread(
+            target=self._accept, args=(self._training, self._serve_training), name="accept", daemon=True
+        )
+        training.start()
+        self._accept(self._control, self._serve_control)
+        training.join()
+
+    def close(self) -> None:
+        """Stop listening, end all sessions, and wait for their threads."""
+        for listener in (self._training, self._control):
+            _shut(listener)
+        with self._lock:
+            connections, threads = list(self._connections), list(self._threads)
+        for connection in connections:
+            connection.shut()
+        for thread in threads:
+            thread.join()
+
+    def _accept(self, listener: socket.socket, serve: Callable[[Connection], None]) -> None:
+        while True:
+            try:
+                sock, _ = listener.accept()
+            except OSError:
+                return  # the listener was closed
+            thread = threading.Thread(target=self._guard, args=(sock, serve), name="session", daemon=True)
+            with self._lock:
+                self._threads.add(thread)
+            thread.start()
+
+    def _guard(self, sock: socket.socket, serve: Callable[[Connection], None]) -> None:
+        """Serves one connection; whatever goes wrong is told to the peer and the log, and stays here."""
+        try:
+            with Connection(sock, limits=_CONTROL_LIMITS) as connection:
+                with self._lock:
+                    self._connections.add(connection)
+                try:
+                    serve(connection)
+                except (ConnectionLost, PeerError) as error:
+                    log.warning("%s", error)
+                except TandemError as error:
+                    log.warning("%s: %s", connection.peer, error)
+                    code = "protocol" if isinstance(error, ProtocolError) else "refused"
+                    connection.refuse(Error(code, str(error)))
+                except Exception as error:
+                    log.exception("%s: this server failed", connection.peer)
+                    connection.refuse(Error("failed", f"{type(error).__name__}: {error}"))
+                finally:
+                    with self._lock:
+                        self._connections.discard(connection)
+        except OSError as error:
+            log.warning("a connection broke at once: %s", error)
+        finally:
+            with self._lock:
+                self._threads.discard(threading.current_thread())
+
+    def _serve_control(self, connection: Connection) -> None:
+        request = expect(connection.receive().frame, Open)
+        session, notes = self._open(request)
+        log.info(
+            "session %s from %s: %s, cut %s, %s up, %s down, K = %d",
+            session.name,
+            connection.peer,
+            session.job.model,
+            session.job.cut_name,
+            session.job.compress_up,
+            session.job.compress_down,
+            session.job.stale_it,
+        )
+        with self._lock:
+            self._waiting[session.name] = session
+        try:
+            connection.send(Opened(session.name, software_version(), notes))
+            connection.set_timeout(0)
+            while True:
+                ping = expect(connection.receive().frame, Ping)
+                connection.send(Pong(ping.number, time.perf_counter()))
+        finally:
+            with self._lock:
+                self._waiting.pop(session.name, None)
+
+    def _open(self, request: Open) -> tuple[_Session, tuple[str, ...]]:
+        check_open(request)
+        job = request.job
+        for name, value in self._pinned.items():
+            if getattr(job, name) != value:
+                raise JobRefused(
+                    f"this server was started with --{name} {value}, the client with {getattr(job, name)}; "
+                    "start both with the same"
+                )
+        if job.workload not in self._recipes:
+            raise JobRefused(f"this server has no workload {job.workload!r}; it has {', '.join(self._recipes)}")
+        recipe = self._recipes[job.workload]
+        prepared = prepare(lambda: recipe.build(job), job.input_shape, job.seed)
+        if prepared.graph.digest != job.graph_digest:
+            raise JobRefused(
+                f"{job.model} is another model here than at the client (graph {prepared.graph.digest[:8]} against "
+                f"{job.graph_digest[:8]}); install the same version of Tandem and torch on both machines"
+            )
+        notes = []
+        if prepared.weights_digest != job.weights_digest:
+            notes.append("the seed gives other first weights on the server (another processor or torch version)")
+        tail = make_tail(prepared, job, device=self._device, objective=recipe.objective)
+        limits = Limits(body_bytes=largest_body(prepared.graph, job))
+        station = TimedTail(tail, busy_clock(self._device))
+        return _Session(secrets.token_hex(4), job, tail.part, station, limits), tuple(notes)
+
+    def _serve_training(self, connection: Connection) -> None:
+        attach = expect(connection.receive().frame, Attach)
+        with self._lock:
+            session = self._waiting.pop(attach.session, None)
+        if session is None:
+            raise JobRefused(f"no session {attach.session!r} waits here; open one on the control port first")
+        connection.send(Attached())
+        connection.set_timeout(IDLE_TIMEOUT_S)
+        connection.set_limits(session.limits)
+        try:
+            self._run(session, connection)
+        except TandemError as error:
+            raise type(error)(f"session {session.name} ended after {session.answered} steps: {error}") from error
+        self._save(session)
+
+    def _run(self, session: _Session, connection: Connection) -> None:
+        station = session.station
+
+        def decode(received: Received) -> Upload | Finish:
+            message = received.frame.message
+            return message if isinstance(message, Finish) else station.decode(received)
+
+        def encode(item: Answer | Finished) -> list[Buffer]:
+            return pack(item) if isinstance(item, Finished) else station.encode(item)
+
+        with Duplex(connection, encode, decode, self._queue_limit) as duplex:
+            while not isinstance(upload := duplex.collect(), Finish):
+                answer = station.step(upload)
+                duplex.submit(answer)
+                if answer.training:
+                    session.answered += 1
+                    session.losses.append(answer.loss)
+                elif session.losses:
+                    self._log_epoch(session, upload.epoch)
+            duplex.submit(Finished(station.digests()))
+
+    def _log_epoch(self, session: _Session, epoch: int) -> None:
+        loss = math.fsum(session.losses) / len(session.losses)
+        log.info("session %s: epoch %d, training loss %.4f", session.name, epoch + 1, loss)
+        session.losses.clear()
+
+    def _save(self, session: _Session) -> None:
+        folder = new_folder(self._run_dir, f"server-{session.job.model}-{session.name}")
+        write_json(folder / "job.json", session.job)
+        save_file({k: v.contiguous() for k, v in session.tail.state_dict().items()}, folder / "tail.safetensors")
+        log.info("session %s finished: %d steps; its tail is in %s", session.name, session.answered, folder)
+
+
+def _shut(listener: socket.socket) -> None:
+    """Close a listening socket and wake the thread that accepts on it."""
+    try:
+        listener.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # not every system knows shutdown on a listener; closing is then enough
+    listener.close()

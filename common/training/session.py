@@ -1,0 +1,71 @@
+"""The rules of a session, pure: what a job may ask for, and the order in which steps may come."""
+
+from collections import deque
+
+from common.errors import JobRefused, ProtocolError
+from common.wire.messages import PROTOCOL, Activations, Gradients, Job, Open
+
+MAX_BATCH_SIZE = 1 << 16
+MAX_CLASSES = 1 << 20
+MAX_SAMPLE_ELEMENTS = 1 << 24
+
+
+def check_open(request: Open) -> None:
+    """Raises JobRefused where a request is not one that this version can carry out."""
+    if request.protocol != PROTOCOL:
+        raise JobRefused(
+            f"the client speaks protocol {request.protocol} (software {request.software}), this server "
+            f"{PROTOCOL}; install the same version of Tandem on both machines"
+        )
+    job = request.job
+    elements = 1
+    for size in job.input_shape:
+        elements *= max(size, 0)
+    for name, value, low, high in (
+        ("batch_size", job.batch_size, 1, MAX_BATCH_SIZE),
+        ("num_classes", job.num_classes, 1, MAX_CLASSES),
+        ("elements of a sample", elements, 1, MAX_SAMPLE_ELEMENTS),
+        ("stale_it", job.stale_it, 0, 1 << 16),
+        ("epochs", job.epochs, 0, 1 << 32),
+        ("seed", job.seed, 0, (1 << 63) - 1),
+    ):
+        if not low <= value <= high:
+            raise JobRefused(f"{name} is {value}; it must be {low} to {high}")
+
+
+class StepOrder:
+    """The order of steps on one side: each training step once, one after the other, epochs never back."""
+
+    def __init__(self) -> None:
+        self._next = 0
+        self._epoch = 0
+
+    def activations(self, message: Activations) -> None:
+        """Check an upload as the tail receives it."""
+        if not message.training:
+            return
+        if message.step != self._next:
+            raise ProtocolError(f"activations of step {message.step} came where step {self._next} was due")
+        if message.epoch < self._epoch:
+            raise ProtocolError(f"epoch {message.epoch} came after epoch {self._epoch}")
+        self._next, self._epoch = message.step + 1, message.epoch
+
+
+class AnswerOrder:
+    """The order of answers as the head receives them: one for each upload, oldest first."""
+
+    def __init__(self) -> None:
+        self._due: deque[tuple[int, int]] = deque()
+
+    def sent(self, step: int, count: int) -> None:
+        """An upload of ``count`` samples is on its way."""
+        self._due.append((step, count))
+
+    def gradients(self, message: Gradients) -> None:
+        """Check an answer."""
+        due = self._due.popleft() if self._due else None
+        if due != (message.step, message.count):
+            raise ProtocolError(
+                f"an answer for step {message.step} ({message.count} samples) came; due was "
+                f"{'nothing' if due is None else f'step {due[0]} ({due[1]} samples)'}"
+            )

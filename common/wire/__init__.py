@@ -1,0 +1,1 @@
+"""Bytes and messages: the format is pure (`messages`, `framing`), `tcp` is the thin driver."""

@@ -1,0 +1,179 @@
+"""Every message that crosses the network, as a tagged frozen struct.
+
+The byte format of a frame that carries them is in ``framing``; both are specified in ``docs/protocol.md``.
+Buffers (tensor bytes) travel in the frame's body, in the order each message states.
+"""
+
+from typing import TypeAlias
+
+import msgspec
+
+PROTOCOL = 1
+"""Version of the messages; raised when a peer of the version before could not follow."""
+
+
+class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of all messages: immutable, and a field that nobody knows is an error."""
+
+
+class TensorSpec(Struct, frozen=True, array_like=True):
+    """One tensor as it was before encoding, and what its decoder needs besides the bytes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    params: tuple[float, ...] = ()
+    """Numbers of the value stage, such as scale and offset."""
+
+
+class Payload(Struct, frozen=True, array_like=True):
+    """Encoded tensors; each takes one buffer of the body."""
+
+    codec: str
+    tensors: tuple[TensorSpec, ...]
+
+
+class Job(Struct, frozen=True):
+    """What is to be trained. Names only, looked up in the server's own registries; never code."""
+
+    workload: str
+    model: str
+    num_classes: int
+    input_shape: tuple[int, ...]
+    """Shape of one sample, without the batch: (channels, height, width) for images."""
+    cut: int
+    """Index of the cut point in the model's graph."""
+    cut_name: str
+    splits: int
+    split_index: int
+    """The slices that the cut was chosen by; -1 where it was named directly."""
+    graph_digest: str
+    """Digest of the traced graph: both sides must mean the same model by the same cut."""
+    weights_digest: str
+    """Digest of the whole model as initialised from the seed."""
+    batch_size: int
+    epochs: int
+    optim: str
+    learning_rate: float
+    """Overrides the preset's where it is not 0."""
+    seed: int
+    stale_it: int
+    dropout: float
+    compress_up: str
+    compress_down: str
+
+
+class Open(Struct, frozen=True, tag="open"):
+    """Edge -> cloud, first on the control port: asks for a session."""
+
+    protocol: int
+    software: str
+    job: Job
+
+
+class Opened(Struct, frozen=True, tag="opened"):
+    """Cloud -> edge: the session exists and waits for its training connection."""
+
+    session: str
+    software: str
+    notes: tuple[str, ...] = ()
+    """Sentences for the user, such as a difference that is allowed but should be known."""
+
+
+class Ping(Struct, frozen=True, tag="ping"):
+    """Either way on the control port: answered at once by `Pong` with the same number."""
+
+    number: int
+
+
+class Pong(Struct, frozen=True, tag="pong"):
+    """Answer to `Ping`, with the answerer's own clock (seconds, its origin unknown)."""
+
+    number: int
+    clock_s: float
+
+
+class Attach(Struct, frozen=True, tag="attach"):
+    """Edge -> cloud, first on the training port: this connection belongs to that session."""
+
+    session: str
+
+
+class Attached(Struct, frozen=True, tag="attached"):
+    """Cloud -> edge: training may begin."""
+
+
+class Activations(Struct, frozen=True, tag="activations"):
+    """Head -> tail: one step's activations.
+
+    Buffers: one for each tensor of ``payload``, then ``labels``, then ``ids``, then, where ``random_state``
+    is set, the head's random-number state behind its forward pass.
+    """
+
+    step: int
+    epoch: int
+    training: bool
+    payload: Payload
+    labels: TensorSpec
+    ids: TensorSpec
+    """Which samples these are: their indices in the data set."""
+    gradients_wanted: tuple[bool, ...]
+    """For each tensor of ``payload``: whether the head can use its gradient."""
+    random_state: bool = False
+
+
+class TailTimes(Struct, frozen=True, array_like=True):
+    """When the tail's side worked on a step: (start on its own clock, busy seconds) for each stage."""
+
+    receive: tuple[float, float] = (0.0, 0.0)
+    decode: tuple[float, float] = (0.0, 0.0)
+    compute: tuple[float, float] = (0.0, 0.0)
+    encode: tuple[float, float] = (0.0, 0.0)
+
+
+class Gradients(Struct, frozen=True, tag="gradients"):
+    """Tail -> head: the answer to `Activations`; ``payload`` has the gradients that were wanted, in order.
+
+    Buffers: one for each tensor of ``payload``.
+    """
+
+    step: int
+    training: bool
+    loss: float
+    """Mean over the step's samples."""
+    correct: int
+    count: int
+    payload: Payload
+    times: TailTimes = TailTimes()
+
+
+class Finish(Struct, frozen=True, tag="finish"):
+    """Edge -> cloud on the training port: every step was answered, the run is over."""
+
+
+class Finished(Struct, frozen=True, tag="finished"):
+    """Cloud -> edge: digest of each of the tail's parameters and buffers."""
+
+    digests: dict[str, str]
+
+
+class Error(Struct, frozen=True, tag="error"):
+    """Either way, last on its connection: why the sender gives up."""
+
+    code: str
+    """``refused`` (the job), ``protocol`` (the peer's bytes), ``failed`` (the sender's own fault)."""
+    text: str
+
+
+Message: TypeAlias = (
+    Open
+    | Opened
+    | Ping
+    | Pong
+    | Attach
+    | Attached
+    | Activations
+    | Gradients
+    | Finish
+    | Finished
+    | Error
+)

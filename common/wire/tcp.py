@@ -1,0 +1,202 @@
+"""Frames over a TCP socket: scatter-gather out, straight into the final buffer in.
+
+Sockets block in the kernel and are bounded there (``SO_RCVTIMEO``, ``SO_SNDTIMEO``, keepalive), so a thread
+that waits costs nothing, and a bound counts only time in which no byte moved.
+"""
+
+import errno
+import socket
+import struct
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+from common.errors import ConnectionLost, PeerError, ProtocolError
+from common.wire.framing import Buffer, Frame, FrameReader, Limits, frame_bytes, pack
+from common.wire.messages import Error, Message
+
+IDLE_TIMEOUT_S = 300.0
+HANDSHAKE_TIMEOUT_S = 15.0
+_FAREWELL_S = 1.0  # how long a refused peer may take to hear why
+_CHUNK_BYTES = 1 << 18  # received at a time: in cache when its checksum is taken
+_MAX_PARTS = 512  # of one sendmsg; the kernel's own limit (IOV_MAX) is 1024
+
+
+@dataclass(frozen=True)
+class Received:
+    """A frame, and when its bytes came: from behind its first bytes to its last one."""
+
+    frame: Frame
+    started_s: float
+    """`time.perf_counter` of this side."""
+    seconds: float
+
+
+class Connection:
+    """One TCP connection that carries frames. Sending and receiving may each have a thread of their own."""
+
+    def __init__(self, sock: socket.socket, *, limits: Limits | None = None) -> None:
+        self._socket = sock
+        self._reader = FrameReader(limits)
+        self.peer = "%s:%s" % sock.getpeername()[:2]
+        sock.settimeout(None)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _keep_alive(sock)
+        self.set_timeout(HANDSHAKE_TIMEOUT_S)
+
+    def set_timeout(self, seconds: float) -> None:
+        """How long `send` and `receive` wait without one byte moving; 0 for ever (keepalive still watches)."""
+        self._timeout_s = seconds
+        whole = int(seconds)
+        interval = struct.pack("ll", whole, int((seconds - whole) * 1e6))
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            self._socket.setsockopt(socket.SOL_SOCKET, option, interval)
+
+    def set_limits(self, limits: Limits) -> None:
+        """From now on, what a received frame may measure."""
+        self._reader.limits = limits
+
+    def send(self, message: Message, buffers: Sequence[Buffer] = ()) -> int:
+        """Send one frame; returns its size in bytes."""
+        return self.send_parts(pack(message, buffers))
+
+    def send_parts(self, parts: list[Buffer]) -> int:
+        """Send a frame that `pack` made; returns its size in bytes."""
+        rest = parts
+        while rest:
+            rest = _behind(rest, self._send_some(rest[:_MAX_PARTS]))
+        return frame_bytes(parts)
+
+    def receive(self) -> Received:
+        """The next frame.
+
+        Raises:
+            PeerError: the peer sent a typed error.
+            ProtocolError: bytes that are no frame.
+            ConnectionLost: the peer closed or died, or nothing came within the timeout.
+        """
+        started = 0.0
+        while True:
+            target = self._reader.get_buffer()[:_CHUNK_BYTES]
+            if not (n := self._receive_some(target)):
+                raise self._closed()
+            started = started or time.perf_counter()
+            if frames := self._reader.buffer_updated(n):
+                break
+        if isinstance(frames[0].message, Error):
+            raise PeerError(f"{self.peer} {_verdict(frames[0].message)}")
+        return Received(frames[0], started, time.perf_counter() - started)
+
+    def refuse(self, error: Error) -> None:
+        """Send an error as the last frame and see that it arrives.
+
+        What the peer is still sending is read and dropped for a moment: closing with unread bytes would reset
+        the connection, and the error would be lost with it.
+        """
+        try:
+            self.set_timeout(_FAREWELL_S)
+            self.send(error)
+            self._socket.shutdown(socket.SHUT_WR)
+            waste, until = bytearray(_CHUNK_BYTES), time.monotonic() + _FAREWELL_S
+            while self._socket.recv_into(waste) and time.monotonic() < until:
+                pass
+        except (OSError, ConnectionLost):
+            return  # the peer is gone already: there is nobody left to tell
+
+    def shut(self) -> None:
+        """End the connection under threads that wait in `send` or `receive`; they raise `ConnectionLost`."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError as error:
+            if error.errno not in (errno.ENOTCONN, errno.EBADF):
+                raise
+
+    def close(self) -> None:
+        """Close after what was sent; may be called twice."""
+        self.shut()
+        self._socket.close()
+
+    def __enter__(self) -> "Connection":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _receive_some(self, target: memoryview) -> int:
+        try:
+            # The reader never asks beyond the frame at hand, so waiting for all of it is safe.
+            return self._socket.recv_into(target, 0, socket.MSG_WAITALL)
+        except OSError as error:
+            raise self._lost(error, "sent nothing") from None
+
+    def _send_some(self, parts: list[Buffer]) -> int:
+        try:
+            return self._socket.sendmsg(parts)
+        except OSError as error:
+            raise self._lost(error, "took nothing") from None
+
+    def _lost(self, error: OSError, inaction: str) -> ConnectionLost:
+        if isinstance(error, BlockingIOError):
+            return ConnectionLost(f"{self.peer} {inaction} for {self._timeout_s:g} s")
+        return ConnectionLost(f"the connection to {self.peer} broke: {error.strerror or error}")
+
+    def _closed(self) -> ConnectionLost:
+        place = "" if self._reader.at_boundary else " in the middle of a frame"
+        return ConnectionLost(f"{self.peer} closed the connection{place}")
+
+
+def connect(host: str, port: int, *, what: str, timeout_s: float = HANDSHAKE_TIMEOUT_S) -> Connection:
+    """Connect to a server's port; ``what`` names the flag that gave the port."""
+    try:
+        return Connection(socket.create_connection((host, port), timeout=timeout_s))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConnectionLost(
+            f"no connection to {host}:{port} ({what}): {reason}; is the server running there, and is the port open?"
+        ) from None
+
+
+def listen(host: str, port: int, *, what: str) -> socket.socket:
+    """A listening socket; port 0 takes any free one."""
+    try:
+        return socket.create_server((host, port), backlog=128)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConnectionLost(
+            f"cannot listen on {host}:{port} ({what}): {reason}; choose another with {what}"
+        ) from None
+
+
+def expect(frame: Frame, kind: type[Message]) -> Message:
+    """The frame's message, if it is of the kind that is due."""
+    if not isinstance(frame.message, kind):
+        due, got = kind.__struct_config__.tag, type(frame.message).__struct_config__.tag
+        raise ProtocolError(f"the peer sent {got!r} where {due!r} was due")
+    return frame.message
+
+
+def _behind(parts: list[Buffer], nbytes: int) -> list[Buffer]:
+    """What is left of ``parts`` behind their first ``nbytes``."""
+    for i, part in enumerate(parts):
+        if nbytes < len(part):
+            return [memoryview(part)[nbytes:], *parts[i + 1 :]]
+        nbytes -= len(part)
+    return []
+
+
+def _verdict(error: Error) -> str:
+    verbs = {"refused": "refused the job", "protocol": "could not read what this side sent"}
+    return f"{verbs.get(error.code, 'failed')}: {error.text}"
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    """Let the kernel find a dead peer on an idle connection within half a minute."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if sys.platform == "linux":
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)

@@ -1,0 +1,1 @@
+"""Image classification split between an edge and a cloud."""

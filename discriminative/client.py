@@ -1,0 +1,20 @@
+"""The edge: ``python -m discriminative.client --ip SERVER [--model VGG19 --dataset cifar10 ...]``."""
+
+from common.command import run_command
+from common.config import parse
+from discriminative.options import ClientOptions
+from discriminative.recipe import plan_job
+from discriminative.train import report, train_in_process, train_with_server
+
+
+def main() -> None:
+    """Train the job of the command line; with the whole model on the edge no server is needed."""
+    options = parse(ClientOptions)
+    options.prepare_torch()
+    plan = plan_job(options)
+    summary = train_in_process(plan, options) if plan.edge_only else train_with_server(plan, options)
+    print(report(summary))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,150 @@
+"""Command lines of the discriminative programs. Flags keep their published spelling; dashes work as well."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+
+from common.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeOptions:
+    """Where and how a program computes."""
+
+    device: str = "cpu"
+    """Device of this side's part: cpu, cuda, cuda:1, ..."""
+    threads: int = 0
+    """Threads of an operation on the CPU; 0 leaves it to torch."""
+    queue_limit: int = 5
+    """How many items may wait between two threads of the pipeline."""
+    run_dir: Path = Path("runs")
+    """Folder in which the run's own folder is made."""
+    debug: bool = False
+    """Show tracebacks and debug messages."""
+
+    def prepare_torch(self) -> None:
+        """Check the device and set the number of threads."""
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise UsageError(f"--device {self.device} cannot be used: {reason}; --device cpu always can") from None
+        if self.threads < 0 or self.queue_limit < 1:
+            raise UsageError("--threads must be 0 or more, and --queue_limit 1 or more")
+        if self.threads:
+            torch.set_num_threads(self.threads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions(ComputeOptions):
+    """The cloud's side: waits for edges, and trains the tail of each one's model.
+
+    The client describes the job. What is given here must be the same in every job; anything else is refused.
+    """
+
+    ip: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for all networks of this machine."""
+    port: int = 1883
+    """Training port; 0 takes any free one."""
+    hyperport: int = 1884
+    """Control port; 0 takes any free one."""
+    model: str | None = None
+    """Serve this model only."""
+    num_classes: int | None = None
+    """Serve jobs of this number of classes only."""
+    splits: int | None = None
+    """Serve jobs of this number of slices only."""
+    split_index: int | None = None
+    """Serve jobs with this cut only."""
+    optim: str | None = None
+    """Serve jobs with this optimizer preset only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOptions(ComputeOptions):
+    """A training job."""
+
+    model: str = "resnet20"
+    """VGG11, VGG16, VGG19, resnet18, resnet50 (CIFAR form), resnet20, resnet56."""
+    num_classes: int = 10
+    """Width of the model's last layer."""
+    dropout: float = 0.0
+    """Dropout probability of the classifier's hidden features."""
+    dataset: str = "digits"
+    """digits, synthetic, cifar10, or npz:FILE."""
+    data_path: Path = Path("data")
+    """Where data sets are, or are downloaded to."""
+    workers: int = 0
+    """Processes that load batches ahead; 0 loads in the training thread."""
+    splits: int = 0
+    """Number of slices the model is divided into; 0 makes each of its blocks a slice."""
+    split_index: int = 1
+    """The head holds slices [0, split_index): 0 is cloud-only, SPLITS edge-only."""
+    cut: str = ""
+    """Cut behind this module or operation of the model instead, such as features.3 or features.3.relu."""
+    epochs: int = 10
+    """How often the training set is gone through."""
+    batch_size: int = 32
+    """Samples of a step."""
+    optim: str = "resnet"
+    """Optimizer preset: resnet, resnetpre, mobilenet, tinyimagenet, imdb."""
+    lr: float = 0.0
+    """First learning rate; 0 takes the preset's."""
+    stale_it: int = 4
+    """Staleness bound K: the head may be this many batches ahead. 0 waits for each gradient (JointDNN)."""
+    schedule: Literal["fixed", "eager"] = "fixed"
+    """fixed: results do not depend on timing. eager: each gradient is applied as soon as it is there."""
+    compress: str = ""
+    """Codec of both directions: none, fp16, int8, each with +zstd or +lz4."""
+    compress_up: str = ""
+    """Codec of the activations; default int8."""
+    compress_down: str = ""
+    """Codec of the gradients; default fp16."""
+    use_EF: Literal[0, 1] = 0
+    """1 corrects gradients for the codec's error, g <- g - E*g*g (the paper's error feedback)."""
+    seed: Annotated[int, tyro.conf.arg(aliases=["--manualSeed"])] = 0
+    """Fixes weights, data order, augmentation and dropout."""
+    report_freq: int = 100
+    """Every how many steps TensorBoard gets a point."""
+    log_name: str = ""
+    """Name of the run folder; default MODEL-DATASET."""
+
+    @property
+    def codecs(self) -> tuple[str, str]:
+        """Specs of up and down."""
+        return (self.compress_up or self.compress or "int8", self.compress_down or self.compress or "fp16")
+
+    def check(self) -> None:
+        """Raises UsageError where values make no sense, alone or together."""
+        for name, low in (("epochs", 0), ("batch_size", 1), ("num_classes", 1), ("stale_it", 0), ("seed", 0)):
+            if getattr(self, name) < low:
+                raise UsageError(f"--{name} is {getattr(self, name)}; it must be {low} or more")
+        for name, low in (("report_freq", 1), ("workers", 0), ("splits", 0), ("split_index", 0), ("lr", 0)):
+            if getattr(self, name) < low:
+                raise UsageError(f"--{name} is {getattr(self, name)}; it must be {low} or more")
+        if not 0 <= self.dropout < 1:
+            raise UsageError(f"--dropout is {self.dropout}; it is a probability, 0 up to 1")
+        if self.compress and self.compress_up and self.compress_down:
+            raise UsageError("--compress says the same as --compress_up and --compress_down; leave it out")
+        if self.use_EF and self.codecs[0].split("+")[0] == "none":
+            raise UsageError("--use_EF 1 corrects the error of --compress_up, and none has no error; use int8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientOptions(JobOptions):
+    """The edge's side: holds the data and the head, and trains together with a server."""
+
+    ip: str = "127.0.0.1"
+    """Address of the server."""
+    port: int = 1883
+    """The server's training port."""
+    hyperport: int = 1884
+    """The server's control port."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseOptions(JobOptions):
+    """Head and tail in one process: the very same training without a network, for ablations."""

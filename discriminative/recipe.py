@@ -1,0 +1,109 @@
+"""Image classification as a recipe: model, data, loss and metric, and the job that a command line asks for."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from common.datasets.batches import Batches
+from common.datasets.images import DataSet
+from common.datasets.registry import load_dataset
+from common.errors import PartitionError, UsageError
+from common.models import build_model
+from common.models.registry import input_shape
+from common.partition.graph import CutPoint, Graph
+from common.training.prepare import Prepared, prepare
+from common.training.serve import Recipe
+from common.wire.messages import Job
+from discriminative.options import JobOptions
+
+WORKLOAD = "discriminative"
+
+
+def objective(outputs: Any, labels: Tensor) -> tuple[Tensor, int]:
+    """Mean cross-entropy of logits (B, classes), and the number of right answers."""
+    return F.cross_entropy(outputs, labels), int((outputs.argmax(1) == labels).sum())
+
+
+def build(job: Job) -> nn.Module:
+    """The job's model."""
+    return build_model(job.model, job.num_classes, dropout=job.dropout)
+
+
+RECIPE = Recipe(build, objective)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a command line stands for."""
+
+    job: Job
+    prepared: Prepared
+    cut: CutPoint
+    data: DataSet
+    train: Batches
+    test: Batches
+
+    @property
+    def edge_only(self) -> bool:
+        """Whether the whole model is in the head."""
+        return self.cut.index == len(self.prepared.graph.points) - 1
+
+
+def plan_job(options: JobOptions) -> Plan:
+    """Load the data, build and cut the model, and describe the job.
+
+    Raises:
+        TandemError: anything that is wrong with the options, before any network is touched.
+    """
+    options.check()
+    shape = input_shape(options.model)
+    data = load_dataset(
+        options.dataset, options.data_path, num_classes=options.num_classes, input_shape=shape, seed=options.seed
+    )
+    prepared = prepare(
+        lambda: build_model(options.model, options.num_classes, dropout=options.dropout), shape, options.seed
+    )
+    cut, splits, split_index = _choose_cut(prepared.graph, options)
+    up, down = options.codecs
+    edge_only = cut.index == len(prepared.graph.points) - 1
+    job = Job(
+        workload=WORKLOAD,
+        model=options.model,
+        num_classes=options.num_classes,
+        input_shape=shape,
+        cut=cut.index,
+        cut_name=cut.name,
+        splits=splits,
+        split_index=split_index,
+        graph_digest=prepared.graph.digest,
+        weights_digest=prepared.weights_digest,
+        batch_size=options.batch_size,
+        epochs=options.epochs,
+        optim=options.optim,
+        learning_rate=options.lr,
+        seed=options.seed,
+        # With all of the model on the edge nothing crosses: there is nothing to wait for or to compress.
+        stale_it=0 if edge_only else options.stale_it,
+        dropout=options.dropout,
+        compress_up="none" if edge_only else up,
+        compress_down="none" if edge_only else down,
+    )
+    train = Batches(data.train, data, options.batch_size, options.seed, True, options.workers)
+    test = Batches(data.test, data, options.batch_size, options.seed, False, options.workers)
+    return Plan(job, prepared, cut, data, train, test)
+
+
+def _choose_cut(graph: Graph, options: JobOptions) -> tuple[CutPoint, int, int]:
+    """The cut point, and the slices it was chosen by (-1 where it was named)."""
+    try:
+        if options.cut:
+            return graph.find(int(options.cut) if options.cut.isdigit() else options.cut), -1, -1
+        slices = graph.slices(options.splits or graph.blocks)
+        splits = len(slices) - 1
+        if options.split_index > splits:
+            raise UsageError(f"--split_index is {options.split_index}; {options.model} is in {splits} slices here")
+        return graph.find(slices[options.split_index]), splits, options.split_index
+    except PartitionError as error:
+        raise UsageError(f"{options.model}: {error}") from None

@@ -1,0 +1,57 @@
+"""The cloud: ``python -m discriminative.server [--ip 0.0.0.0] [--model VGG19 ...]``."""
+
+import ipaddress
+import logging
+
+from common.command import run_command
+from common.config import parse
+from common.models.registry import input_shape
+from common.training.optimizers import find_preset
+from common.training.serve import Server
+from discriminative.options import ServerOptions
+from discriminative.recipe import RECIPE, WORKLOAD
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Serve sessions until interrupted."""
+    options = parse(ServerOptions)
+    options.prepare_torch()
+    pinned = {
+        name: value
+        for name in ("model", "num_classes", "splits", "split_index", "optim")
+        if (value := getattr(options, name)) is not None
+    }
+    if options.model is not None:
+        input_shape(options.model)  # an unknown name is better told now than to every client
+    if options.optim is not None:
+        find_preset(options.optim)
+    server = Server(
+        {WORKLOAD: RECIPE},
+        pinned=pinned,
+        ip=options.ip,
+        port=options.port,
+        hyperport=options.hyperport,
+        device=options.device,
+        queue_limit=options.queue_limit,
+        run_dir=options.run_dir,
+    )
+    print(f"listening on {options.ip}, port {server.port}, hyperport {server.hyperport}", flush=True)
+    if not _is_loopback(options.ip):
+        log.warning("connections are not encrypted and anyone may open a session: use a network that you trust")
+    try:
+        server.serve()
+    finally:
+        server.close()
+
+
+def _is_loopback(ip: str) -> bool:
+    try:
+        return ipaddress.ip_address(ip).is_loopback
+    except ValueError:
+        return ip == "localhost"
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,88 @@
+"""Run a planned job: over a server, or in this one process, with the same records."""
+
+import logging
+from typing import Any
+
+from common.records import new_folder
+from common.training.carrier import Carrier, InProcess, Remote
+from common.training.journal import Journal
+from common.training.loop import Path
+from common.training.prepare import largest_body, make_head, make_tail
+from common.training.recorder import Recorder
+from common.training.remote import open_session
+from common.training.schedule import Schedule
+from common.training.timed import TimedTail, busy_clock
+from common.training.trainer import Plan as TrainingPlan
+from common.training.trainer import run_training
+from discriminative.options import ClientOptions, JobOptions
+from discriminative.recipe import Plan, objective
+
+log = logging.getLogger(__name__)
+
+
+def train_with_server(plan: Plan, options: ClientOptions) -> dict[str, Any]:
+    """Train over TCP; returns the summary."""
+    head = make_head(plan.prepared, plan.job, device=options.device, taylor=bool(options.use_EF))
+    body = largest_body(plan.prepared.graph, plan.job)
+    session = open_session(options.ip, options.port, options.hyperport, plan.job, body)
+    with session.control:
+        for note in session.notes:
+            log.warning("note: %s", note)
+        log.info("session %s at %s, round trip %.1f ms", session.name, session.training.peer, 1e3 * session.rtt_s)
+        journal = Journal(busy_clock(options.device))
+        journal.clock_offset_s = session.clock_offset_s
+        with Remote(head, session.training, options.queue_limit, journal) as carrier:
+            return _train(plan, options, Path(head, carrier, journal), {"rtt_s": session.rtt_s})
+
+
+def train_in_process(plan: Plan, options: JobOptions) -> dict[str, Any]:
+    """Train with head and tail in this process; returns the summary."""
+    head = make_head(plan.prepared, plan.job, device=options.device, taylor=bool(options.use_EF))
+    tail = make_tail(plan.prepared, plan.job, device=options.device, objective=objective)
+    clock = busy_clock(options.device)
+    journal = Journal(clock)
+    carrier: Carrier = InProcess(head, TimedTail(tail, clock), journal)
+    return _train(plan, options, Path(head, carrier, journal), {"rtt_s": 0.0})
+
+
+def _train(plan: Plan, options: JobOptions, path: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    job = plan.job
+    folder = new_folder(options.run_dir, options.log_name or f"{job.model}-{plan.data.name.split(':')[0]}")
+    log.info(
+        "%s on %s (%d images, %d held out), cut behind %s, %s up, %s down, K = %d; records in %s",
+        job.model,
+        plan.data.name,
+        len(plan.data.train.labels),
+        len(plan.data.test.labels),
+        plan.cut.name,
+        job.compress_up,
+        job.compress_down,
+        job.stale_it,
+        folder,
+    )
+    facts |= {
+        "model": job.model,
+        "dataset": plan.data.name,
+        "cut": job.cut,
+        "cut_name": job.cut_name,
+        "stale_it": job.stale_it,
+        "schedule": options.schedule,
+        "compress_up": job.compress_up,
+        "compress_down": job.compress_down,
+        "seed": job.seed,
+    }
+    training = TrainingPlan(job.epochs, Schedule(options.schedule), job.stale_it, options.queue_limit)
+    with Recorder(folder, options, options.report_freq) as recorder:
+        return run_training(path, plan.train, plan.test, training, recorder, facts)
+
+
+def report(summary: dict[str, Any]) -> str:
+    """The summary in some lines for the user."""
+    stages = ", ".join(f"{stage} {1e3 * value:.1f}" for stage, value in summary["stages_s"].items())
+    accuracy = "not measured" if summary["accuracy"] is None else f"{100 * summary['accuracy']:.2f} %"
+    ratio = "" if summary["limit_ratio"] is None else f", {summary['limit_ratio']:.2f} x the slowest stage"
+    return (
+        f"held-out accuracy {accuracy} after {summary['epochs']} epochs, {summary['steps']} steps\n"
+        f"step time {1e3 * summary['step_time_s']:.1f} ms{ratio} (stages, ms: {stages})\n"
+        f"per step {summary['bytes_up_per_step'] / 1e6:.3f} MB up, {summary['bytes_down_per_step'] / 1e6:.3f} MB down"
+    )
