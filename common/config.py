@@ -44,16 +44,8 @@ def parse(cls: type[T], argv: Sequence[str] | None = None) -> T:
     return config
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
-    """A tail for an error message: the nearest of the known names, and all of them."""
-    lowered = {each.lower(): each for each in known}
-    match = get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
-    hint = f"did you mean {lowered[match[0]]}? " if match else ""
-    return f"{hint}Known: {', '.join(known)}"
-
-
 def _unknown_flag(cls: type[object], word: str) -> str:
-    flag = word.split("=")[0]
+    flag = word.partition("=")[0]
     if not flag.startswith("-"):
         return f"{word!r} stands where a flag was expected; see --help"
     known = [f"--{name}" for name in cls.__dataclass_fields__]  # type: ignore[attr-defined]

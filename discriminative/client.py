@@ -12,8 +12,8 @@ def main() -> None:
     options = parse(ClientOptions)
     options.prepare_torch()
     plan = plan_job(options)
-    summary = train_in_process(plan, options) if plan.edge_only else train_with_server(plan, options)
-    print(report(summary))
+    run = train_in_process(plan, options) if plan.edge_only else train_with_server(plan, options)
+    print(report(run))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""Image classification as a recipe: model, data, loss and metric, and the job that a command line asks for."""
+"""Image classification as a recipe: model, data, loss and metric; and the job of a command line."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from common.datasets.batches import Batches
 from common.datasets.images import DataSet
@@ -23,7 +22,7 @@ WORKLOAD = "discriminative"
 
 def objective(outputs: Any, labels: Tensor) -> tuple[Tensor, int]:
     """Mean cross-entropy of logits (B, classes), and the number of right answers."""
-    return F.cross_entropy(outputs, labels), int((outputs.argmax(1) == labels).sum())
+    return nn.functional.cross_entropy(outputs, labels), int((outputs.argmax(1) == labels).sum())
 
 
 def build(job: Job) -> nn.Module:
@@ -60,7 +59,11 @@ def plan_job(options: JobOptions) -> Plan:
     options.check()
     shape = input_shape(options.model)
     data = load_dataset(
-        options.dataset, options.data_path, num_classes=options.num_classes, input_shape=shape, seed=options.seed
+        options.dataset,
+        options.data_path,
+        num_classes=options.num_classes,
+        input_shape=shape,
+        seed=options.seed,
     )
     prepared = prepare(
         lambda: build_model(options.model, options.num_classes, dropout=options.dropout), shape, options.seed

@@ -1,6 +1,8 @@
 """Run a planned job: over a server, or in this one process, with the same records."""
 
 import logging
+from dataclasses import dataclass
+from pathlib import Path as FilePath
 from typing import Any
 
 from common.records import new_folder
@@ -20,8 +22,16 @@ from discriminative.recipe import Plan, objective
 log = logging.getLogger(__name__)
 
 
-def train_with_server(plan: Plan, options: ClientOptions) -> dict[str, Any]:
-    """Train over TCP; returns the summary."""
+@dataclass(frozen=True)
+class Finished:
+    """A run that has ended well."""
+
+    summary: dict[str, Any]
+    folder: FilePath
+
+
+def train_with_server(plan: Plan, options: ClientOptions) -> Finished:
+    """Train over TCP."""
     head = make_head(plan.prepared, plan.job, device=options.device, taylor=bool(options.use_EF))
     body = largest_body(plan.prepared.graph, plan.job)
     session = open_session(options.ip, options.port, options.hyperport, plan.job, body)
@@ -35,8 +45,8 @@ def train_with_server(plan: Plan, options: ClientOptions) -> dict[str, Any]:
             return _train(plan, options, Path(head, carrier, journal), {"rtt_s": session.rtt_s})
 
 
-def train_in_process(plan: Plan, options: JobOptions) -> dict[str, Any]:
-    """Train with head and tail in this process; returns the summary."""
+def train_in_process(plan: Plan, options: JobOptions) -> Finished:
+    """Train with head and tail in this process."""
     head = make_head(plan.prepared, plan.job, device=options.device, taylor=bool(options.use_EF))
     tail = make_tail(plan.prepared, plan.job, device=options.device, objective=objective)
     clock = busy_clock(options.device)
@@ -45,7 +55,7 @@ def train_in_process(plan: Plan, options: JobOptions) -> dict[str, Any]:
     return _train(plan, options, Path(head, carrier, journal), {"rtt_s": 0.0})
 
 
-def _train(plan: Plan, options: JobOptions, path: Path, facts: dict[str, Any]) -> dict[str, Any]:
+def _train(plan: Plan, options: JobOptions, path: Path, facts: dict[str, Any]) -> Finished:
     job = plan.job
     folder = new_folder(options.run_dir, options.log_name or f"{job.model}-{plan.data.name.split(':')[0]}")
     log.info(
@@ -73,16 +83,19 @@ def _train(plan: Plan, options: JobOptions, path: Path, facts: dict[str, Any]) -
     }
     training = TrainingPlan(job.epochs, Schedule(options.schedule), job.stale_it, options.queue_limit)
     with Recorder(folder, options, options.report_freq) as recorder:
-        return run_training(path, plan.train, plan.test, training, recorder, facts)
+        return Finished(run_training(path, plan.train, plan.test, training, recorder, facts), folder)
 
 
-def report(summary: dict[str, Any]) -> str:
+def report(run: Finished) -> str:
     """The summary in some lines for the user."""
+    summary = run.summary
     stages = ", ".join(f"{stage} {1e3 * value:.1f}" for stage, value in summary["stages_s"].items())
     accuracy = "not measured" if summary["accuracy"] is None else f"{100 * summary['accuracy']:.2f} %"
     ratio = "" if summary["limit_ratio"] is None else f", {summary['limit_ratio']:.2f} x the slowest stage"
     return (
         f"held-out accuracy {accuracy} after {summary['epochs']} epochs, {summary['steps']} steps\n"
         f"step time {1e3 * summary['step_time_s']:.1f} ms{ratio} (stages, ms: {stages})\n"
-        f"per step {summary['bytes_up_per_step'] / 1e6:.3f} MB up, {summary['bytes_down_per_step'] / 1e6:.3f} MB down"
+        f"per step {summary['bytes_up_per_step'] / 1e6:.3f} MB up, "
+        f"{summary['bytes_down_per_step'] / 1e6:.3f} MB down\n"
+        f"records: {run.folder}"
     )

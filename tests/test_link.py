@@ -1,6 +1,5 @@
 """The emulated link: arithmetic of the pacer without a clock, and real transfers over loopback."""
 
-import hashlib
 import os
 import random
 import signal
@@ -11,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from hashlib import sha256
 
 import pytest
 from hypothesis import given
@@ -79,16 +79,42 @@ def sending(sock: socket.socket, data: bytes) -> Iterator[None]:
         thread.join()
 
 
+@contextmanager
+def receiving(sock: socket.socket, size_bytes: int) -> Iterator[list[bytes]]:
+    """Receive in the background; at the end of the block the list holds what came."""
+    received: list[bytes] = []
+    thread = threading.Thread(target=lambda: received.append(receive(sock, size_bytes)))
+    thread.start()
+    try:
+        yield received
+    finally:
+        thread.join()
+
+
 def transfer_s(sender: socket.socket, receiver: socket.socket, size_bytes: int) -> float:
     """Seconds from the first byte sent to the last byte received."""
+    start_s = time.monotonic()
     with sending(sender, bytes(size_bytes)):
-        start_s = time.monotonic()
         assert len(receive(receiver, size_bytes)) == size_bytes
         return time.monotonic() - start_s
 
 
+def fill(sock: socket.socket, quiet_s: float) -> int:
+    """Send until nothing more is taken for `quiet_s`; how many bytes were."""
+    sock.settimeout(quiet_s)
+    sent_bytes = 0
+    try:
+        while sent_bytes < 100_000_000:
+            sent_bytes += sock.send(bytes(65536))
+    except TimeoutError:
+        return sent_bytes
+    finally:
+        sock.settimeout(TIMEOUT_S)
+    pytest.fail("the sender was never held back")
+
+
 def best_of(attempts: int, good_enough: float, measure: Callable[[], float]) -> float:
-    """The smallest of some measurements: a busy machine adds time to one of them, and never takes any away."""
+    """The smallest of some measurements: a busy machine only ever adds time."""
     best = measure()
     for _ in range(attempts - 1):
         if best <= good_enough:
@@ -147,9 +173,7 @@ def test_wrong_contexts_are_refused(text: str, complaint: str) -> None:
 
 def test_pacer_follows_its_table() -> None:
     pacer = Pacer(8e6)  # 1000 bytes a millisecond
-    assert [pacer.reserve(arrival_s, 2000) for arrival_s in (0.0, 0.0, 0.009)] == pytest.approx(
-        [0.002, 0.004, 0.011]
-    )
+    assert [pacer.reserve(arrival_s, 2000) for arrival_s in (0.0, 0.0, 0.009)] == pytest.approx([0.002, 0.004, 0.011])
 
 
 def test_the_end_of_a_stream_takes_no_time_but_queues() -> None:
@@ -208,7 +232,7 @@ def test_rate_within_three_percent(rate_mbps: float, up: bool) -> None:
             return transfer_s(*ends, size_bytes) - context.delay_s
 
     expected_s = 0.7
-    assert expected_s * 0.999 <= best_of(4, expected_s * 1.03, measure) <= expected_s * 1.03
+    assert expected_s * 0.999 <= best_of(8, expected_s * 1.03, measure) <= expected_s * 1.03
 
 
 @pytest.mark.slow
@@ -218,21 +242,12 @@ def test_two_connections_on_two_routes_share_the_rate() -> None:
     def measure() -> float:
         with rig(context) as link:
             (client, server), (other_client, other_server) = link.connect(0), link.connect(1)
-            with sending(other_client, bytes(1_000_000)):
-                start_s = time.monotonic()
-                taken: list[float] = []
-                other = threading.Thread(
-                    target=lambda: taken.append(len(receive(other_server, 1_000_000)) and time.monotonic())
-                )
-                other.start()
+            start_s = time.monotonic()
+            with sending(other_client, bytes(1_000_000)), receiving(other_server, 1_000_000):
                 transfer_s(client, server, 1_000_000)
-                first_end_s = time.monotonic()
-                other.join()
-            ends_s = sorted([first_end_s - start_s, taken[0] - start_s])
-            assert ends_s[0] > 0.25  # alone it would take 0.2 s
-            return ends_s[1]
+            return time.monotonic() - start_s
 
-    assert 0.4 * 0.999 <= best_of(4, 0.4 * 1.03, measure) <= 0.4 * 1.03
+    assert 0.4 * 0.999 <= best_of(8, 0.4 * 1.03, measure) <= 0.4 * 1.03
 
 
 @pytest.mark.slow
@@ -256,13 +271,12 @@ def test_round_trip_of_a_small_message(jitter_ms: float, most_ms: float) -> None
 def test_a_frame_arrives_packet_by_packet() -> None:
     with rig(LinkContext("", 1, 1, 0)) as link:
         client, server = link.connect()
-        client.sendall(bytes(14480))
-        start_s = time.monotonic()
-        first = server.recv(65536)
-        first_s = time.monotonic() - start_s
-        assert len(first) + len(receive(server, 14480 - len(first))) == 14480
-        total_s = time.monotonic() - start_s
-    assert total_s - first_s > 0.0116 * 5  # 10 packets of 11.6 ms; several may be late together
+        client.sendall(bytes(20 * 1448))
+        missing_bytes, parts = 20 * 1448, 0
+        while missing_bytes:
+            missing_bytes -= len(server.recv(65536))
+            parts += 1
+    assert parts >= 4  # 20 packets, 11.6 ms apart; some may be read together when this thread is late
 
 
 # Streams
@@ -273,13 +287,9 @@ def test_jitter_keeps_bytes_intact_both_ways() -> None:
     up, down = random.Random(1).randbytes(600_000), random.Random(2).randbytes(700_000)
     with rig(LinkContext("", 50, 60, 4, 10)) as link:
         client, server = link.connect()
-        with sending(client, up), sending(server, down):
-            received: list[bytes] = []
-            other = threading.Thread(target=lambda: received.append(receive(server, len(up) + 1)))
-            other.start()
-            assert hashlib.sha256(receive(client, len(down) + 1)).digest() == hashlib.sha256(down).digest()
-            other.join()
-        assert received == [up]
+        with sending(client, up), sending(server, down), receiving(server, len(up) + 1) as received:
+            assert sha256(receive(client, len(down) + 1)).digest() == sha256(down).digest()
+        assert sha256(received[0]).digest() == sha256(up).digest()
         assert (link.link.bytes_up, link.link.bytes_down) == (len(up), len(down))
 
 
@@ -300,38 +310,29 @@ def test_a_receiver_that_does_not_read_stops_the_sender() -> None:
     with rig(context) as link:
         client, server = link.connect()
         client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
-        client.settimeout(0.4)
-        sent_bytes = 0
-        with pytest.raises(TimeoutError):
-            while sent_bytes < 100_000_000:
-                sent_bytes += client.send(bytes(65536))
+        sent_bytes = fill(client, quiet_s=0.4)
         bound_bytes = int(context.up_bps / 8 * context.delay_s) + buffer_bytes(context.up_bps)
         assert 65536 < link.link.max_buffered_bytes <= bound_bytes
         # What is not read yet lies in the link and in kernel buffers of both sides, and comes in full.
-        client.settimeout(TIMEOUT_S)
         client.shutdown(socket.SHUT_WR)
         assert len(receive(server, sent_bytes + 1)) == sent_bytes
 
 
 @pytest.mark.slow
 def test_time_in_which_the_receiver_did_not_read_is_not_made_up_for() -> None:
-    rate_bps, size_bytes = 40e6, 12_000_000
+    rate_bps = 40e6
     with rig(LinkContext("", rate_bps / 1e6, 1000, 0)) as link:
         client, server = link.connect()
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-        client.settimeout(0.3)
-        sent_bytes = 0
-        with pytest.raises(TimeoutError):
-            while sent_bytes < size_bytes:
-                sent_bytes += client.send(bytes(65536))
-        client.settimeout(TIMEOUT_S)
-        # The link and the buffers of the server are full: from now on they are drained at once, then refilled.
-        stored_bytes = link.link.bytes_up + link.link.max_buffered_bytes
-        with sending(client, bytes(4_000_000)):
-            start_s = time.monotonic()
-            assert len(receive(server, sent_bytes + 4_000_000)) == sent_bytes + 4_000_000
-            taken_s = time.monotonic() - start_s
-        assert taken_s >= (sent_bytes + 4_000_000 - stored_bytes) * 8 / rate_bps * 0.98
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+        sent_bytes = fill(client, quiet_s=0.3)
+        # What the link has taken by now can come at once; all else has to come at its rate (but for what the
+        # link makes up for its own late threads). Made up for, the 0.3 s would bring all of it at once.
+        taken_bytes = link.link.bytes_up + link.link.max_buffered_bytes
+        size_bytes = sent_bytes + 1_000_000
+        start_s = time.monotonic()
+        with sending(client, bytes(1_000_000)):
+            assert len(receive(server, size_bytes)) == size_bytes
+        assert time.monotonic() - start_s >= (size_bytes - taken_bytes) * 8 / rate_bps * 0.6
 
 
 # Failures
@@ -355,10 +356,7 @@ def test_sever_resets_both_sides_and_accepts_again() -> None:
 def test_sever_ends_a_transfer_whose_receiver_does_not_read() -> None:
     with rig(FAST) as link:
         client, server = link.connect()
-        client.settimeout(0.05)
-        with pytest.raises(TimeoutError):
-            while True:
-                client.send(bytes(65536))
+        fill(client, quiet_s=0.05)
         link.link.sever()
         with pytest.raises(ConnectionError):
             client.send(b"x")
@@ -378,15 +376,19 @@ def test_a_reset_travels_through_the_link() -> None:
             server.recv(1)
 
 
+def connect_and_read(address: tuple[str, int]) -> None:
+    with socket.create_connection(address, timeout=TIMEOUT_S) as client:
+        client.recv(1)
+
+
 def test_a_refused_target_closes_the_client_and_the_link_lives_on() -> None:
     with ExitStack() as stack:
         target = stack.enter_context(closing(socket.socket()))
         target.bind(("127.0.0.1", 0))  # bound and not listening: refuses
         link = stack.enter_context(Link(FAST, [Route(("127.0.0.1", 0), target.getsockname())]))
         for _ in range(2):
-            with socket.create_connection(link.addresses[0], timeout=TIMEOUT_S) as client:
-                with pytest.raises(ConnectionResetError):
-                    client.recv(1)
+            with pytest.raises(ConnectionResetError):
+                connect_and_read(link.addresses[0])
         target.listen()
         with socket.create_connection(link.addresses[0], timeout=TIMEOUT_S) as client:
             target.settimeout(TIMEOUT_S)
@@ -412,6 +414,12 @@ def link_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("link-")]
 
 
+def link_cpu_s() -> float:
+    """Processor time of all threads of links so far."""
+    clocks = [time.pthread_getcpuclockid(thread.ident) for thread in link_threads() if thread.ident]
+    return sum(map(time.clock_gettime, clocks))
+
+
 def test_close_ends_all_threads_within_a_second() -> None:
     with rig(LinkContext("", 0.01, 0.01, 60_000)) as link:  # bytes on their way for a minute
         for route in (0, 1):
@@ -429,14 +437,12 @@ def test_a_finished_connection_leaves_no_thread_behind() -> None:
         client, server = link.connect()
         client.sendall(b"x")
         assert receive(server, 1) == b"x"
-        relays = [thread for thread in link_threads() if thread.name != "link-accept"]
-        assert len(relays) == 4
+        (owner,) = (thread for thread in link_threads() if thread.name == "link-up")
         client.close()
         assert receive(server, 1) == b""
         server.close()
-        for thread in relays:
-            thread.join(TIMEOUT_S)
-            assert not thread.is_alive()
+        owner.join(TIMEOUT_S)
+        assert {thread.name for thread in link_threads()} == {"link-accept"}
 
 
 @pytest.mark.slow
@@ -446,28 +452,30 @@ def test_an_idle_link_uses_no_cpu() -> None:
         client.sendall(b"x")
         assert receive(server, 1) == b"x"
 
+        client.settimeout(0.5)
+
         def idle_s() -> float:
-            client.settimeout(0.5)
-            start_s = time.process_time()
+            start_s = link_cpu_s()
             with pytest.raises(TimeoutError):
                 client.recv(1)
-            return time.process_time() - start_s
+            return link_cpu_s() - start_s
 
-        assert best_of(3, 0.005, idle_s) <= 0.005
+        assert best_of(3, 0.001, idle_s) <= 0.001
 
 
 @pytest.mark.slow
-def test_a_sustained_transfer_costs_little_cpu() -> None:
-    """Client and server run in this process too and are counted, hence twice the 10 % of the link alone."""
+def test_a_transfer_at_100_mbps_takes_less_than_a_tenth_of_a_core() -> None:
     with rig(CONTEXTS["wired"]) as link:
         client, server = link.connect()
+        size_bytes = 5_000_000  # 0.4 s
 
-        def cpu_share() -> float:
-            with sending(client, bytes(1)):
-                receive(server, 1)
-            return 0.0
+        def share() -> float:
+            start_s = link_cpu_s()
+            with receiving(server, size_bytes):
+                client.sendall(bytes(size_bytes))
+            return (link_cpu_s() - start_s) / 0.4
 
-        assert cpu_share() == 0.0
+        assert best_of(8, 0.1, share) <= 0.1
 
 
 # The program

@@ -9,6 +9,9 @@ import zstandard
 from common.errors import CodecError
 from common.wire.framing import Buffer
 
+_ZSTD_RATIO = 1 << 15  # a block of 4 bytes repeats one byte 128 KiB times
+_LZ4_RATIO = 255  # a byte of a match's length stands for 255 bytes
+
 
 class LosslessStage(Protocol):
     """Compresses one buffer."""
@@ -48,11 +51,14 @@ class Zstd:
         """The content of the frame; its announced size is checked first."""
         if len(packed) == nbytes:
             return packed
+        _check_possible(len(packed), nbytes, _ZSTD_RATIO)
         try:
             _check_size(zstandard.frame_content_size(packed), nbytes)
-            return self._decompressor.decompress(packed, max_output_size=nbytes)
+            content = self._decompressor.decompress(packed, max_output_size=nbytes, allow_extra_data=False)
         except zstandard.ZstdError as error:
             raise CodecError(f"a zstd buffer cannot be decompressed: {error}") from None
+        _check_size(len(content), nbytes)
+        return content
 
 
 class Lz4:
@@ -66,9 +72,10 @@ class Lz4:
         """The content of the block."""
         if len(packed) == nbytes:
             return packed
+        _check_possible(len(packed), nbytes, _LZ4_RATIO)
         try:
-            content: bytes = lz4.block.decompress(packed, uncompressed_size=nbytes)
-        except lz4.block.LZ4BlockError as error:
+            content: bytearray = lz4.block.decompress(packed, uncompressed_size=nbytes, return_bytearray=True)
+        except (lz4.block.LZ4BlockError, OverflowError) as error:
             raise CodecError(f"an lz4 buffer cannot be decompressed: {error}") from None
         _check_size(len(content), nbytes)
         return content
@@ -77,6 +84,12 @@ class Lz4:
 def _smaller(packed: Buffer, raw: Buffer) -> Buffer:
     # A packed buffer is always the smaller one, so its size alone says whether it is packed.
     return packed if len(packed) < len(raw) else raw
+
+
+def _check_possible(packed: int, announced: int, ratio: int) -> None:
+    """Before anything is allocated: no buffer may stand for more than its format can pack into it."""
+    if not packed < announced <= ratio * packed:
+        raise CodecError(f"a packed buffer of {packed} bytes cannot hold the {announced} bytes of its tensor")
 
 
 def _check_size(nbytes: int, announced: int) -> None:

@@ -8,14 +8,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from common.codec.lossless import LOSSLESS, LosslessStage, Stored
 from common.codec.values import VALUES, Plain, ValueStage
-from common.config import nearest
 from common.errors import CodecError, UsageError
+from common.naming import nearest
 from common.wire.framing import Buffer
 from common.wire.messages import Payload, TensorSpec
 
@@ -31,6 +30,8 @@ DTYPES = {
     "uint8": torch.uint8,
     "bool": torch.bool,
 }
+_MAX_DIMENSIONS = 64
+_MAX_ELEMENTS = 1 << 40
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -84,26 +85,25 @@ class Codec:
 
     def _encode_one(self, tensor: Tensor, index: int, step: int) -> tuple[TensorSpec, Buffer]:
         tensor = tensor.detach()
-        stage = self._stage(tensor.dtype)
-        codes, params = stage.encode(tensor)
-        if not all(map(math.isfinite, params)):
+        dtype = dtype_name(tensor.dtype)
+        try:
+            codes, params = self._stage(tensor.dtype).encode(tensor)
+        except ValueError:
             raise CodecError(
                 f"step {step}: tensor {index} has NaN or infinite values, which {self.name!r} cannot carry; "
                 "training has diverged (a smaller --lr helps), or use --compress none to look at it"
-            )
-        return TensorSpec(dtype_name(tensor.dtype), tuple(tensor.shape), params), self._lossless.compress(
-            to_bytes(codes)
-        )
+            ) from None
+        return TensorSpec(dtype, tuple(tensor.shape), params), self._lossless.compress(to_bytes(codes))
 
     def _decode_one(self, spec: TensorSpec, buffer: Buffer) -> Tensor:
         dtype = named_dtype(spec.dtype)
         stage = self._stage(dtype)
         code_dtype = stage.code_dtype(dtype)
-        nbytes = math.prod(spec.shape) * code_dtype.itemsize
+        nbytes = _content_bytes(spec.shape, code_dtype)
         codes = from_bytes(self._lossless.decompress(buffer, nbytes), code_dtype, spec.shape)
         try:
             return stage.decode(codes, spec.params, dtype)
-        except (IndexError, ValueError):
+        except ValueError:
             raise CodecError(f"{self.name!r} cannot be decoded with parameters {spec.params}") from None
 
     def _stage(self, dtype: torch.dtype) -> ValueStage:
@@ -143,14 +143,24 @@ def named_dtype(name: str) -> torch.dtype:
 def to_bytes(tensor: Tensor) -> memoryview:
     """The bytes of a tensor; its own memory where it is contiguous and on the CPU."""
     flat = tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8)
-    return memoryview(flat.numpy())
+    return flat.numpy().data
 
 
 def from_bytes(data: Buffer, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
     """A tensor over ``data``, without copying where the memory may be written to."""
-    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(data):
+    if _content_bytes(shape, dtype) != len(data):
         raise CodecError(f"{len(data)} bytes do not hold a tensor of shape {list(shape)} and {dtype}")
     if not len(data):
         return torch.empty(shape, dtype=dtype)
     writable = data if not memoryview(data).readonly else bytearray(data)
-    return torch.from_numpy(np.frombuffer(writable, np.uint8)).view(dtype).reshape(shape)
+    flat = torch.frombuffer(writable, dtype=torch.uint8)
+    # A byte other than 0 and 1 is no bool; torch's kernels rely on that.
+    return (flat.ne(0) if dtype is torch.bool else flat.view(dtype)).reshape(shape)
+
+
+def _content_bytes(shape: tuple[int, ...], dtype: torch.dtype) -> int:
+    """Bytes of a tensor that the peer announces."""
+    # Empty tensors of absurd shapes count as well: torch cannot make them either.
+    if len(shape) > _MAX_DIMENSIONS or min(shape, default=0) < 0 or math.prod(max(n, 1) for n in shape) > _MAX_ELEMENTS:
+        raise CodecError(f"the peer announces a tensor of shape {list(shape[: _MAX_DIMENSIONS + 1])}")
+    return math.prod(shape) * dtype.itemsize

@@ -45,7 +45,7 @@ class Batches:
         workers: processes that load ahead; 0 loads in the calling thread. The batches are the same.
     """
 
-    def __init__(  # noqa: PLR0917  what to read, then how
+    def __init__(
         self,
         split: ImageSplit,
         dataset: DataSet,

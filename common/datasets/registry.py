@@ -1,6 +1,5 @@
 """The data sets that can be asked for by name."""
 
-import difflib
 from pathlib import Path
 
 from common.datasets.cifar import load_cifar10
@@ -9,6 +8,7 @@ from common.datasets.images import DataSet, fitted
 from common.datasets.npz import load_npz
 from common.datasets.synthetic import make_synthetic
 from common.errors import UsageError
+from common.naming import nearest
 
 NAMES = ("digits", "synthetic", "cifar10")
 NPZ_PREFIX = "npz:"
@@ -48,10 +48,5 @@ def load_dataset(
             case "cifar10":
                 dataset = load_cifar10(data_path, num_classes, progress=progress)
             case _:
-                raise UsageError(_unknown(name))
+                raise UsageError(f"no data set is called {name!r}; {nearest(name, NAMES)}, npz:FILE")
     return fitted(dataset, input_shape)
-
-
-def _unknown(name: str) -> str:
-    nearest = difflib.get_close_matches(name.lower(), NAMES, n=1, cutoff=0.0)[0]
-    return f"no data set is called {name!r}: did you mean {nearest}? data sets: {', '.join(NAMES)}, npz:FILE"

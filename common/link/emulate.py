@@ -156,9 +156,7 @@ class Link:
             self._accepted += 1
             rngs = (random.Random(f"{self._seed}/up/{number}"), random.Random(f"{self._seed}/down/{number}"))
             connection = Connection(client, server, (self._up, self._down), rngs)
-            thread = threading.Thread(
-                target=self._run, args=(connection, target), name="link-up", daemon=True
-            )
+            thread = threading.Thread(target=self._run, args=(connection, target), name="link-up", daemon=True)
             self._connections[connection] = thread
             thread.start()
 
@@ -184,8 +182,6 @@ def _resolve(address: Address) -> tuple[int, Address]:
     try:
         found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise UsageError(
-            f"the host of {address[0]}:{address[1]} cannot be resolved: {error.strerror}"
-        ) from error
+        raise UsageError(f"the host of {address[0]}:{address[1]} cannot be resolved: {error.strerror}") from error
     family, _, _, _, resolved = min(found, key=lambda info: info[0] != socket.AF_INET)
     return family, (str(resolved[0]), int(resolved[1]))

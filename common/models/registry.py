@@ -1,6 +1,5 @@
 """The table of models that can be asked for by name."""
 
-import difflib
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from torch import nn
 from common.errors import UsageError
 from common.models import resnet, vgg
 from common.models.weights import initialise
+from common.naming import nearest
 
 
 class Entry(NamedTuple):
@@ -77,7 +77,4 @@ def _entry(name: str) -> Entry:
     spelled = {known.lower(): known for known in MODELS}
     if name.lower() in spelled:
         return MODELS[spelled[name.lower()]]
-    nearest = difflib.get_close_matches(name.lower(), spelled, n=1, cutoff=0.0)[0]
-    raise UsageError(
-        f"no model is called {name!r}: did you mean {spelled[nearest]}? models: {', '.join(MODELS)}"
-    )
+    raise UsageError(f"no model is called {name!r}; {nearest(name, MODELS)}")

@@ -15,8 +15,8 @@ import xxhash
 from torch import fx, nn
 from torch.fx.passes.shape_prop import TensorMetadata
 
-from common.config import nearest
 from common.errors import PartitionError
+from common.naming import nearest
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
@@ -128,7 +128,8 @@ class Graph:
         order = {node: i for i, node in enumerate(self._nodes)}
         order[self._output] = len(self._nodes)
         last_use = {node: max((order[user] for user in node.users), default=-1) for node in self._nodes}
-        positions, alive = [], []
+        positions: list[_Position] = []
+        alive: list[fx.Node] = []
         inputs = sum(node.op == "placeholder" for node in self._nodes)
         for i, node in enumerate(self._nodes, start=1):
             alive = [each for each in alive if last_use[each] >= i]
@@ -182,9 +183,7 @@ class Graph:
         runs = itertools.groupby(range(len(blocks)), key=blocks.__getitem__)
         return [max(run) + 1 for _, run in runs]
 
-    def _part(
-        self, name: str, inputs: Sequence[fx.Node], body: Sequence[fx.Node], outputs: Any
-    ) -> fx.GraphModule:
+    def _part(self, name: str, inputs: Sequence[fx.Node], body: Sequence[fx.Node], outputs: Any) -> fx.GraphModule:
         graph = fx.Graph()
         copies = {node: graph.placeholder(node.name) for node in inputs}
         for node in body:

@@ -26,7 +26,7 @@ def trace(model: nn.Module, example_inputs: Sequence[Tensor]) -> Graph:
     """
     try:
         module = fx.GraphModule(model, fx.Tracer().trace(model), type(model).__name__)
-    except Exception as error:  # noqa: BLE001 - the model's own code runs here and may raise anything
+    except Exception as error:
         raise PartitionError(
             f"{type(model).__name__} cannot be traced: {_first_line(error)}; "
             "control flow that depends on tensor values has to move into a module of its own"

@@ -15,11 +15,11 @@ __all__ = ["Head", "Tail"]
 
 def __getattr__(name: str) -> Any:
     if name == "Head":
-        from common.training.head import Head
+        from common.training.head import Head  # noqa: PLC0415
 
         return Head
     if name == "Tail":
-        from common.training.tail import Tail
+        from common.training.tail import Tail  # noqa: PLC0415
 
         return Tail
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -128,9 +128,7 @@ def decode_answer(head: Head, received: Received, journal: Journal) -> Answer:
         raise ProtocolError(f"the peer sent {type(message).__name__} where gradients were due")
     with journal.work("decode", message.step, training=message.training):
         answer = head.decode(received.frame)
-    journal.received(
-        answer.step, received.started_s, received.seconds, received.frame.nbytes, training=answer.training
-    )
+    journal.received(answer.step, received.started_s, received.seconds, received.frame.nbytes, training=answer.training)
     journal.tail_worked(answer.step, answer.times, training=answer.training)
     return answer
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Generic, TypeVar
 
-from common.errors import ConnectionLost, PeerError, TandemError
+from common.errors import ConnectionLost, PeerError, ProtocolError, TandemError
 from common.training.channel import Channel, Closed
 from common.wire.framing import Buffer
 from common.wire.messages import Error, Finish, Finished
@@ -62,22 +62,31 @@ class Duplex(Generic[Out, In]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends all threads and the connection; a failure on this side is told to the peer first."""
+        """Ends all threads and the connection; a failure on this side is told to the peer first.
+
+        Raises:
+            TandemError: the block ended well, but what was submitted last could not be sent.
+        """
         encoding, sending, *_ = self._threads
+        unheard = None
         if error is None:
             self._outbox.close()
             encoding.join()
             sending.join()
-        else:
+            error = unheard = self._error
+        if error is not None:
             self._abandon()
             sending.join(_PATIENCE_S)
-            if farewell := _farewell(error):
+            farewell = _farewell(error)
+            if farewell and not sending.is_alive():  # else the peer would find it in the midst of another frame
                 self._connection.refuse(farewell)
         self._abandon()
         self._connection.shut()
         for thread in self._threads:
             thread.join()
         self._connection.close()
+        if unheard is not None:
+            raise unheard
 
     def submit(self, item: Out) -> None:
         """Send an item; waits while ``queue_limit`` items wait already."""
@@ -159,4 +168,4 @@ def _farewell(error: BaseException) -> Error | None:
     if isinstance(error, KeyboardInterrupt):
         return Error("failed", "it was interrupted by its user")
     text = str(error) if isinstance(error, TandemError) else f"{type(error).__name__}: {error}"
-    return Error("failed", text)
+    return Error("protocol" if isinstance(error, ProtocolError) else "failed", text)

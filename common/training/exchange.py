@@ -7,6 +7,8 @@ from torch import Tensor
 from common.wire.framing import Buffer
 from common.wire.messages import Message, TailTimes
 
+NOT_TIMED = TailTimes()
+
 
 @dataclass(frozen=True)
 class Upload:
@@ -22,7 +24,7 @@ class Upload:
     """(B,) indices of the samples in the data set."""
     gradients_wanted: tuple[bool, ...]
     random_state: Tensor | None = None
-    times: TailTimes = TailTimes()
+    times: TailTimes = NOT_TIMED
     """On the tail's side: when it was received and decoded."""
 
 
@@ -38,7 +40,7 @@ class Answer:
     count: int
     gradients: tuple[Tensor, ...]
     """Of the tensors whose gradient was wanted, in order; none in evaluation."""
-    times: TailTimes = TailTimes()
+    times: TailTimes = NOT_TIMED
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,14 @@ class Head:
         return len(self._pending)
 
     def forward(
-        self, step: int, epoch: int, inputs: Sequence[Tensor], labels: Tensor, ids: Tensor, *, training: bool = True
+        self,
+        step: int,
+        epoch: int,
+        inputs: Sequence[Tensor],
+        labels: Tensor,
+        ids: Tensor,
+        *,
+        training: bool = True,
     ) -> Upload:
         """Compute the activations of a batch under the current weights.
 
@@ -167,9 +174,7 @@ class Head:
             torch.autograd.backward(tuple(compress(outputs, self._gradients_wanted)), gradients)
         self._updater.apply(pending.epoch)
 
-    def _run(
-        self, step: int, inputs: tuple[Tensor, ...], training: bool
-    ) -> tuple[tuple[Tensor, ...], Tensor | None]:
+    def _run(self, step: int, inputs: tuple[Tensor, ...], training: bool) -> tuple[tuple[Tensor, ...], Tensor | None]:
         if self.part.training != training:
             self.part.train(training)
         if not training:

@@ -10,6 +10,7 @@ from common.training.exchange import Answer
 from common.training.head import Head
 from common.training.journal import Journal, StepNumbers
 from common.training.schedule import Action, Schedule, next_action
+from common.training.score import Score
 
 
 @dataclass(frozen=True)
@@ -29,31 +30,6 @@ class StepDone:
     """`time.perf_counter` behind the update."""
     steady: bool
     """Whether a forward went with this backward and another backward was before it: neither fill nor drain."""
-
-
-@dataclass
-class Score:
-    """Mean loss and accuracy over samples."""
-
-    loss_sum: float = 0.0
-    correct: int = 0
-    count: int = 0
-
-    def add(self, loss: float, correct: int, count: int) -> None:
-        """Add a batch: its mean loss and its counts."""
-        self.loss_sum += loss * count
-        self.correct += correct
-        self.count += count
-
-    @property
-    def loss(self) -> float:
-        """Mean over all samples."""
-        return self.loss_sum / self.count
-
-    @property
-    def accuracy(self) -> float:
-        """Right answers among all samples, 0 to 1."""
-        return self.correct / self.count
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from functools import partial
 from torch import nn
 from torch.optim import SGD, Adam, Optimizer, RMSprop
 
-from common.config import nearest
 from common.errors import UsageError
+from common.naming import nearest
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,7 @@ def step_seed(seed: int, step: int) -> int:
 
 
 @contextmanager
-def step_stream(
-    seed: int, step: int, device: torch.device, state: Tensor | None = None
-) -> Iterator[StepStream]:
+def step_stream(seed: int, step: int, device: torch.device, state: Tensor | None = None) -> Iterator[StepStream]:
     """Run a forward pass on the random numbers of its step, and leave the process's own state as it was.
 
     Args:
@@ -63,7 +61,7 @@ def step_stream(
 
 def _generator(device: torch.device) -> torch.Generator:
     if device.type == "cuda":
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
         return torch.cuda.default_generators[device.index or 0]
     return torch.default_generator
 

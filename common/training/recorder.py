@@ -15,7 +15,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from common.records import CsvTable, environment, write_json
 from common.training.journal import STAGES, Span
-from common.training.loop import Score, StepDone
+from common.training.loop import StepDone
+from common.training.score import Score
 from common.training.trace_file import write_trace
 
 WARM_UP_STEPS = 5
@@ -93,6 +94,7 @@ class Recorder:
             "bytes_up": numbers.bytes_up,
             "bytes_down": numbers.bytes_down,
             "step_s": seconds,
+            "wall_s": done.ended_s - self._started_s,
             **{f"{stage}_s": value for stage, value in numbers.stages_s.items()},
         }
         self._metrics.write(json.dumps(row) + "\n")

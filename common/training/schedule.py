@@ -30,9 +30,7 @@ class Action(Enum):
     DONE = "done"
 
 
-def next_action(
-    schedule: Schedule, stale_it: int, total: int, forwarded: int, applied: int, arrived: int
-) -> Action:
+def next_action(schedule: Schedule, stale_it: int, total: int, forwarded: int, applied: int, arrived: int) -> Action:
     """The head's next action in an epoch.
 
     Args:

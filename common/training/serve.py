@@ -1,7 +1,7 @@
 """The cloud's side: a server that holds the tails of many sessions, each with its own connections and threads."""
 
+import contextlib
 import logging
-import math
 import secrets
 import socket
 import threading
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import nn
 
@@ -19,6 +20,7 @@ from common.records import new_folder, software_version, write_json
 from common.training.duplex import Duplex
 from common.training.exchange import Answer, Upload
 from common.training.prepare import largest_body, make_tail, prepare
+from common.training.score import Score
 from common.training.session import check_open
 from common.training.tail import Objective
 from common.training.timed import TimedTail, busy_clock
@@ -47,7 +49,7 @@ class _Session:
     station: TimedTail
     limits: Limits
     answered: int = 0
-    losses: list[float] = field(default_factory=list)
+    trained: Score = field(default_factory=Score)
 
 
 class Server:
@@ -169,8 +171,8 @@ class Server:
         try:
             connection.send(Opened(session.name, software_version(), notes))
             connection.set_timeout(0)
-            while True:
-                ping = expect(connection.receive().frame, Ping)
+            while (received := _next(connection)) is not None:
+                ping = expect(received.frame, Ping)
                 connection.send(Pong(ping.number, time.perf_counter()))
         finally:
             with self._lock:
@@ -219,6 +221,9 @@ class Server:
 
     def _run(self, session: _Session, connection: Connection) -> None:
         station = session.station
+        # A new thread takes over torch's number of threads only when it first asks for it. Until then MKL uses all
+        # cores, whatever --threads says, and a sum split in two rounds otherwise than the same sum in one.
+        torch.get_num_threads()
 
         def decode(received: Received) -> Upload | Finish:
             message = received.frame.message
@@ -233,15 +238,20 @@ class Server:
                 duplex.submit(answer)
                 if answer.training:
                     session.answered += 1
-                    session.losses.append(answer.loss)
-                elif session.losses:
+                    session.trained.add(answer.loss, answer.correct, answer.count)
+                elif session.trained.count:
                     self._log_epoch(session, upload.epoch)
             duplex.submit(Finished(station.digests()))
 
     def _log_epoch(self, session: _Session, epoch: int) -> None:
-        loss = math.fsum(session.losses) / len(session.losses)
-        log.info("session %s: epoch %d, training loss %.4f", session.name, epoch + 1, loss)
-        session.losses.clear()
+        trained, session.trained = session.trained, Score()
+        log.info(
+            "session %s: epoch %d, training loss %.4f, accuracy %.2f %%",
+            session.name,
+            epoch + 1,
+            trained.loss,
+            100 * trained.accuracy,
+        )
 
     def _save(self, session: _Session) -> None:
         folder = new_folder(self._run_dir, f"server-{session.job.model}-{session.name}")
@@ -250,10 +260,16 @@ class Server:
         log.info("session %s finished: %d steps; its tail is in %s", session.name, session.answered, folder)
 
 
+def _next(connection: Connection) -> Received | None:
+    """The next frame of a control connection; None when the edge has closed it, which ends its session."""
+    try:
+        return connection.receive()
+    except ConnectionLost:
+        return None
+
+
 def _shut(listener: socket.socket) -> None:
     """Close a listening socket and wake the thread that accepts on it."""
-    try:
+    with contextlib.suppress(OSError):  # not every system knows shutdown on a listener; closing is then enough
         listener.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass  # not every system knows shutdown on a listener; closing is then enough
     listener.close()

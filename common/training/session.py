@@ -3,7 +3,7 @@
 from collections import deque
 
 from common.errors import JobRefused, ProtocolError
-from common.wire.messages import PROTOCOL, Activations, Gradients, Job, Open
+from common.wire.messages import PROTOCOL, Activations, Gradients, Open
 
 MAX_BATCH_SIZE = 1 << 16
 MAX_CLASSES = 1 << 20

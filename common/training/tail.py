@@ -102,7 +102,7 @@ class Tail:
             for each, wanted in zip(upload.tensors, upload.gradients_wanted, strict=True)
         ]
         with torch.enable_grad():
-            received = [_Received.apply(leaf) if leaf.requires_grad else leaf for leaf in leaves]
+            received = [_received(leaf) if leaf.requires_grad else leaf for leaf in leaves]
             with step_stream(self._seed, upload.step, self._device, upload.random_state):
                 outputs = self.part(*received)
             loss, correct = self._objective(outputs, labels)
@@ -153,13 +153,19 @@ def _whole_numbers(spec: TensorSpec, data: memoryview, count: int, what: str) ->
     return from_bytes(data, dtype, spec.shape).long()
 
 
+def _received(leaf: Tensor) -> Tensor:
+    received: Tensor = _Received.apply(leaf)  # type: ignore[no-untyped-call]
+    return received
+
+
 class _Received(torch.autograd.Function):
     """The received tensor as a value that the tail's in-place operations may write to (a leaf they may not)."""
 
     @staticmethod
     def forward(_ctx: Any, leaf: Tensor) -> Tensor:
         """A tensor over the same memory that is no view for autograd."""
-        return torch.empty(0, dtype=leaf.dtype, device=leaf.device).set_(leaf)
+        empty = torch.empty(0, dtype=leaf.dtype, device=leaf.device)
+        return empty.set_(leaf.untyped_storage(), leaf.storage_offset(), leaf.shape, leaf.stride())
 
     @staticmethod
     def backward(_ctx: Any, gradient: Tensor) -> Tensor:

@@ -34,7 +34,10 @@ def run_training(
     step = 0
     for epoch in range(plan.epochs):
         with tqdm(
-            total=len(train), desc=f"epoch {epoch + 1}/{plan.epochs}", unit="step", disable=not sys.stderr.isatty()
+            total=len(train),
+            desc=f"epoch {epoch + 1}/{plan.epochs}",
+            unit="step",
+            disable=not sys.stderr.isatty(),
         ) as bar:
 
             def on_step(done: StepDone, bar: Any = bar) -> None:

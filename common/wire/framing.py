@@ -35,6 +35,7 @@ class Limits:
 
     header_bytes: int = 1 << 20
     body_bytes: int = 1 << 30
+    buffers: int = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def _aligned_block(nbytes: int) -> memoryview:
     """Uninitialised memory that starts at a multiple of `ALIGNMENT`."""
     block = np.empty(nbytes + ALIGNMENT, np.uint8)
     start = -block.ctypes.data % ALIGNMENT
-    return memoryview(block)[start : start + nbytes]
+    return block.data[start : start + nbytes]
 
 
 class FrameReader:
@@ -190,10 +191,14 @@ class FrameReader:
     def _read_header(self) -> None:
         try:
             self._header = self._decoder.decode(self._target)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             self._check_digest_if_whole()
-            raise ProtocolError(f"a frame header cannot be read: {error}") from None
+            raise ProtocolError(
+                f"a frame header cannot be read: {error}; do both machines have the same version of Tandem?"
+            ) from None
         sizes = self._header.sizes
+        if len(sizes) > self.limits.buffers:
+            raise ProtocolError(f"a frame announces {len(sizes)} buffers; the limit here is {self.limits.buffers}")
         if min(sizes, default=0) < 0 or sum(map(_padded, sizes)) != self._body_bytes:
             raise ProtocolError(f"buffers of {list(sizes)} bytes do not make a body of {self._body_bytes}")
         self._part = "body"

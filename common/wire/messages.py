@@ -165,15 +165,5 @@ class Error(Struct, frozen=True, tag="error"):
 
 
 Message: TypeAlias = (
-    Open
-    | Opened
-    | Ping
-    | Pong
-    | Attach
-    | Attached
-    | Activations
-    | Gradients
-    | Finish
-    | Finished
-    | Error
+    Open | Opened | Ping | Pong | Attach | Attached | Activations | Gradients | Finish | Finished | Error
 )

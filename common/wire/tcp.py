@@ -12,15 +12,20 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
+from typing import TypeVar
 
 from common.errors import ConnectionLost, PeerError, ProtocolError
 from common.wire.framing import Buffer, Frame, FrameReader, Limits, frame_bytes, pack
-from common.wire.messages import Error, Message
+from common.wire.messages import Error, Message, Struct
 
+M = TypeVar("M", bound=Struct)
+
+HANDSHAKE_LIMITS = Limits(header_bytes=1 << 16, body_bytes=0)
 IDLE_TIMEOUT_S = 300.0
 HANDSHAKE_TIMEOUT_S = 15.0
 _FAREWELL_S = 1.0  # how long a refused peer may take to hear why
 _CHUNK_BYTES = 1 << 18  # received at a time: in cache when its checksum is taken
+_MAX_TEXT = 2000  # characters of a peer's error that are shown
 _MAX_PARTS = 512  # of one sendmsg; the kernel's own limit (IOV_MAX) is 1024
 
 
@@ -40,7 +45,7 @@ class Connection:
     def __init__(self, sock: socket.socket, *, limits: Limits | None = None) -> None:
         self._socket = sock
         self._reader = FrameReader(limits)
-        self.peer = "%s:%s" % sock.getpeername()[:2]
+        self.peer = "{}:{}".format(*sock.getpeername()[:2])
         sock.settimeout(None)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         _keep_alive(sock)
@@ -150,9 +155,9 @@ class Connection:
 
 
 def connect(host: str, port: int, *, what: str, timeout_s: float = HANDSHAKE_TIMEOUT_S) -> Connection:
-    """Connect to a server's port; ``what`` names the flag that gave the port."""
+    """Connect to a server's port, with the limits of a handshake; ``what`` names the flag that gave the port."""
     try:
-        return Connection(socket.create_connection((host, port), timeout=timeout_s))
+        return Connection(socket.create_connection((host, port), timeout=timeout_s), limits=HANDSHAKE_LIMITS)
     except OSError as error:
         reason = error.strerror or str(error)
         raise ConnectionLost(
@@ -166,12 +171,10 @@ def listen(host: str, port: int, *, what: str) -> socket.socket:
         return socket.create_server((host, port), backlog=128)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ConnectionLost(
-            f"cannot listen on {host}:{port} ({what}): {reason}; choose another with {what}"
-        ) from None
+        raise ConnectionLost(f"cannot listen on {host}:{port} ({what}): {reason}; choose another with {what}") from None
 
 
-def expect(frame: Frame, kind: type[Message]) -> Message:
+def expect(frame: Frame, kind: type[M]) -> M:
     """The frame's message, if it is of the kind that is due."""
     if not isinstance(frame.message, kind):
         due, got = kind.__struct_config__.tag, type(frame.message).__struct_config__.tag
@@ -190,7 +193,9 @@ def _behind(parts: list[Buffer], nbytes: int) -> list[Buffer]:
 
 def _verdict(error: Error) -> str:
     verbs = {"refused": "refused the job", "protocol": "could not read what this side sent"}
-    return f"{verbs.get(error.code, 'failed')}: {error.text}"
+    # The text is the peer's: no control characters of its making reach this side's terminal.
+    text = "".join(each if each.isprintable() else " " for each in error.text[:_MAX_TEXT])
+    return f"{verbs.get(error.code, 'failed')}: {text}"
 
 
 def _keep_alive(sock: socket.socket) -> None:

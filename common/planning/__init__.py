@@ -1,0 +1,1 @@
+"""What a cut, codecs and a staleness bound will cost."""
