@@ -44,7 +44,7 @@ def unsplit(model_name: str, images: str) -> tuple[list[float], str]:
     train = Batches(data.train, data, BATCH_SIZE, SEED, training=True)
     optimizer = torch.optim.SGD(model.parameters(), 0.02, momentum=0.9, weight_decay=1e-4, nesterov=True)
     scheduler = MultiStepLR(optimizer, [81, 122], 0.1)
-    losses = []
+    losses: list[float] = []
     for epoch in range(EPOCHS):
         model.train()
         for batch in train.epoch(epoch):

@@ -68,7 +68,9 @@ class Half:
         (scale,) = params
         if math.frexp(scale)[0] != 0.5:
             raise ValueError(f"{scale} is no power of two")
-        return codes.to(dtype).div_(scale)
+        values, largest = codes.to(dtype).div_(scale), torch.finfo(dtype).max
+        # A code that was rounded up may be beyond the end of the dtype.
+        return values.clamp_(-largest, largest) if 2.0**15 / scale > largest else values
 
     def code_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """Half precision."""

@@ -7,16 +7,16 @@ every value computed before it that is used behind it.
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
 import torch
 import xxhash
-from torch import fx, nn
-from torch.fx.passes.shape_prop import TensorMetadata
+from torch import Tensor, fx, nn
 
 from common.errors import PartitionError
-from common.naming import nearest
+from common.partition.observe import Seen
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
@@ -43,21 +43,26 @@ class _Position:
 
 
 class Graph:
-    """A verified trace. `points` go from 0 (all in the tail) to n (all in the head)."""
+    """A verified and observed trace. `points` go from 0 (all in the tail) to n (all in the head)."""
 
     def __init__(self, module: fx.GraphModule) -> None:
         self._module = module
         *self._nodes, self._output = module.graph.nodes
+        self._constants = self._find_constants()
         self._positions = self._find_positions()
         self.points = self._describe_points()
 
     @cached_property
     def digest(self) -> str:
-        """Equal for two graphs that compute the same by the same parameters' shapes, cut by cut."""
+        """Equal for two graphs that compute the same by parameters of the same shapes, cut by cut."""
         state = xxhash.xxh3_128()
         for node in self._module.graph.nodes:
             state.update(f"{node.op}|{node.name}|{_target(node)}|".encode())
             state.update(f"{node.args}|{node.kwargs}\n".encode())
+            if node.op == "call_module":  # its settings, such as a stride
+                state.update(f"{self._module.get_submodule(str(node.target))}\n".encode())
+        for point in self.points:
+            state.update(f"{point.name}|{[(shape[1:], dtype) for shape, dtype in point.tensors]}\n".encode())
         for name, value in self._module.state_dict().items():
             state.update(f"{name}|{tuple(value.shape)}|{value.dtype}\n".encode())
         return state.hexdigest()
@@ -74,7 +79,8 @@ class Graph:
                 raise PartitionError(f"there is no cut {cut}; cuts go from 0 to {last}")
             return self.points[cut]
         if cut not in self._names:
-            raise PartitionError(f"the model has no cut {cut!r}; {nearest(cut, list(self._names))}")
+            close = get_close_matches(cut, self._names, n=5, cutoff=0.0)
+            raise PartitionError(f"the model has no cut {cut!r}; the nearest are {', '.join(close)}")
         return self.points[self._names[cut]]
 
     @property
@@ -106,62 +112,87 @@ class Graph:
         point = self.find(cut)
         position = self._positions[point.index]
         before, behind = self._nodes[: position.nodes_before], self._nodes[position.nodes_before :]
-        inputs = [node for node in before if node.op == "placeholder"]
-        # Parameters used as plain values do not cross: the tail reads its own.
-        constants = [node for node in before if node.op == "get_attr" and set(node.users) - set(before)]
-        head = self._part("Head", inputs, before[len(inputs) :], position.live)
-        tail = self._part("Tail", position.live, constants + behind, self._output.args[0])
-        if shared := _parameter_names(head) & _parameter_names(tail):
-            raise PartitionError(f"cut {point.name!r}: both sides use {', '.join(sorted(shared))}; cut elsewhere")
+        in_head, in_tail = set[fx.Node](), {*behind, self._output}
+        for node in reversed(before):
+            users = node.users.keys()
+            # Constants do not cross: each side computes those that it uses.
+            if node not in self._constants or not users or users & in_head:
+                in_head.add(node)
+            if node in self._constants and users & in_tail:
+                in_tail.add(node)
+        head = self._part("Head", [node for node in before if node in in_head], position.live)
+        tail = self._part(
+            "Tail", [node for node in self._nodes if node in in_tail], self._output.args[0], position.live
+        )
+        if shared := _shared_names(head, tail):
+            raise PartitionError(f"cut {point.name!r}: both sides use {', '.join(shared)}; cut elsewhere")
         return head, tail
 
     def gradients_wanted(self, cut: int | str) -> tuple[bool, ...]:
         """For each tensor that crosses: whether a trainable parameter of the head is behind it."""
         trained: set[fx.Node] = set()
         for node in self._nodes:
-            if any(p.requires_grad for p in self._own_parameters(node)) or trained & set(node.all_input_nodes):
+            has_trainable = any(each.requires_grad for each in self._own_parameters(node))
+            if _seen(node).differentiable and (has_trainable or trained & set(node.all_input_nodes)):
                 trained.add(node)
         return tuple(node in trained for node in self._positions[self.find(cut).index].live)
 
+    def _find_constants(self) -> set[fx.Node]:
+        """Parameters, buffers, and what is computed from nothing else."""
+        constants: set[fx.Node] = set()
+        for node in self._nodes:
+            if node.op != "placeholder" and constants.issuperset(node.all_input_nodes):
+                constants.add(node)
+        return constants
+
     def _find_positions(self) -> list[_Position]:
-        """One behind the inputs and one behind each computing node, where only tensors are alive."""
-        order = {node: i for i, node in enumerate(self._nodes)}
-        order[self._output] = len(self._nodes)
+        """One behind the inputs and one behind each computing node, where what is alive can cross."""
+        order = {node: i for i, node in enumerate([*self._nodes, self._output])}
         last_use = {node: max((order[user] for user in node.users), default=-1) for node in self._nodes}
         positions: list[_Position] = []
         alive: list[fx.Node] = []
         inputs = sum(node.op == "placeholder" for node in self._nodes)
         for i, node in enumerate(self._nodes, start=1):
             alive = [each for each in alive if last_use[each] >= i]
-            if node.op == "get_attr":
+            if node in self._constants:
                 continue
             if last_use[node] >= i:
                 alive.append(node)
-            if i >= inputs and all(isinstance(each.meta.get("tensor_meta"), TensorMetadata) for each in alive):
+            if i >= inputs and self._can_cross(alive, self._nodes[i:]):
                 positions.append(_Position(i, tuple(alive)))
         return positions
+
+    def _can_cross(self, alive: Sequence[fx.Node], behind: Sequence[fx.Node]) -> bool:
+        """Whether all are tensors, and none shares memory with another where that is still to be written to."""
+        if any(_seen(node).tensor is None for node in alive):
+            return False
+        storages = [_seen(node).storage for node in alive]
+        common = {each for each in storages if storages.count(each) > 1}
+        return not common or not any(common & _seen(node).mutated for node in behind)
 
     def _describe_points(self) -> list[CutPoint]:
         points, seen, start = [], set[nn.Parameter](), 0
         for index, position in enumerate(self._positions):
             for node in self._nodes[start : position.nodes_before]:
-                seen.update(self._own_parameters(node))
+                if node not in self._constants:
+                    seen.update(self._own_parameters(node))
             start = position.nodes_before
-            metas: list[TensorMetadata] = [node.meta["tensor_meta"] for node in position.live]
-            tensors = tuple((tuple(meta.shape), meta.dtype) for meta in metas)
+            tensors = tuple(tensor for node in position.live if (tensor := _seen(node).tensor))
             nbytes = sum(torch.Size(shape).numel() * dtype.itemsize for shape, dtype in tensors)
             name = "input" if index == 0 else _point_name(self._nodes[position.nodes_before - 1])
             points.append(CutPoint(index, name, tensors, nbytes, sum(p.numel() for p in seen)))
         return points
 
     def _own_parameters(self, node: fx.Node) -> list[nn.Parameter]:
+        """Parameters that the node uses, those in the constants it takes included."""
+        own = [p for each in node.all_input_nodes if each in self._constants for p in self._own_parameters(each)]
         if node.op == "call_module":
-            return list(self._module.get_submodule(str(node.target)).parameters())
+            return [*own, *self._module.get_submodule(str(node.target)).parameters()]
         if node.op == "get_attr":
             path, _, name = str(node.target).rpartition(".")
             value = getattr(self._module.get_submodule(path), name)
-            return [value] if isinstance(value, nn.Parameter) else []
-        return []
+            return [*own, value] if isinstance(value, nn.Parameter) else own
+        return own
 
     @cached_property
     def _names(self) -> dict[str, int]:
@@ -183,13 +214,18 @@ class Graph:
         runs = itertools.groupby(range(len(blocks)), key=blocks.__getitem__)
         return [max(run) + 1 for _, run in runs]
 
-    def _part(self, name: str, inputs: Sequence[fx.Node], body: Sequence[fx.Node], outputs: Any) -> fx.GraphModule:
+    def _part(self, name: str, body: Sequence[fx.Node], outputs: Any, inputs: Sequence[fx.Node] = ()) -> fx.GraphModule:
         graph = fx.Graph()
         copies = {node: graph.placeholder(node.name) for node in inputs}
         for node in body:
             copies[node] = graph.node_copy(node, copies.__getitem__)
         graph.output(fx.node.map_arg(outputs, copies.__getitem__))
         return fx.GraphModule(self._module, graph, name)
+
+
+def _seen(node: fx.Node) -> Seen:
+    seen: Seen = node.meta["seen"]
+    return seen
 
 
 def _module_path(node: fx.Node) -> list[str]:
@@ -211,5 +247,12 @@ def _target(node: fx.Node) -> str:
     return node.target if isinstance(node.target, str) else f"{node.target.__module__}.{node.target.__name__}"
 
 
-def _parameter_names(module: nn.Module) -> set[str]:
-    return {name for name, _ in module.named_parameters()}
+def _shared_names(head: nn.Module, tail: nn.Module) -> list[str]:
+    """Names of the parameters and buffers that are in both, under whatever names (tied weights have two)."""
+    sides = [_tensors(head), _tensors(tail)]
+    both = {id(value) for value in sides[0].values()} & {id(value) for value in sides[1].values()}
+    return sorted({name for side in sides for name, value in side.items() if id(value) in both})
+
+
+def _tensors(part: nn.Module) -> dict[str, Tensor]:
+    return dict([*part.named_parameters(remove_duplicate=False), *part.named_buffers(remove_duplicate=False)])

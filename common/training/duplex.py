@@ -46,6 +46,7 @@ class Duplex(Generic[Out, In]):
         self._frames: Channel[list[Buffer]] = Channel(queue_limit)
         self._received: Channel[Received] = Channel(queue_limit)
         self._inbox: Channel[In] = Channel(queue_limit)
+        self._submitted = self._sent = 0
         self._error: BaseException | None = None
         self._failing = threading.Lock()
         loops = (self._encoding, self._sending, self._receiving, self._decoding)
@@ -73,7 +74,8 @@ class Duplex(Generic[Out, In]):
             self._outbox.close()
             encoding.join()
             sending.join()
-            error = unheard = self._error
+            if self._sent < self._submitted:
+                error = unheard = self._error
         if error is not None:
             self._abandon()
             sending.join(_PATIENCE_S)
@@ -92,6 +94,7 @@ class Duplex(Generic[Out, In]):
         """Send an item; waits while ``queue_limit`` items wait already."""
         try:
             self._outbox.put(item)
+            self._submitted += 1
         except Closed:
             self._raise()
 
@@ -119,6 +122,7 @@ class Duplex(Generic[Out, In]):
             parts = self._frames.get()
             try:
                 self._connection.send_parts(parts)
+                self._sent += 1
             except ConnectionLost:
                 # A peer that gives up says why before it closes; that is the better error.
                 self._threads[2].join(_PATIENCE_S)

@@ -40,16 +40,23 @@ class Received:
 
 
 class Connection:
-    """One TCP connection that carries frames. Sending and receiving may each have a thread of their own."""
+    """One TCP connection that carries frames. Sending and receiving may each have a thread of their own.
+
+    It owns the socket from here on, even where it raises ``OSError`` because the peer is gone already.
+    """
 
     def __init__(self, sock: socket.socket, *, limits: Limits | None = None) -> None:
         self._socket = sock
         self._reader = FrameReader(limits)
-        self.peer = "{}:{}".format(*sock.getpeername()[:2])
-        sock.settimeout(None)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        _keep_alive(sock)
-        self.set_timeout(HANDSHAKE_TIMEOUT_S)
+        try:
+            self.peer = "{}:{}".format(*sock.getpeername()[:2])
+            sock.settimeout(None)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _keep_alive(sock)
+            self.set_timeout(HANDSHAKE_TIMEOUT_S)
+        except OSError:
+            sock.close()
+            raise
 
     def set_timeout(self, seconds: float) -> None:
         """How long `send` and `receive` wait without one byte moving; 0 for ever (keepalive still watches)."""
@@ -170,7 +177,7 @@ def listen(host: str, port: int, *, what: str) -> socket.socket:
     try:
         return socket.create_server((host, port), backlog=128)
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = (error.strerror or str(error)).split(" (while")[0]  # `create_server` adds the address again
         raise ConnectionLost(f"cannot listen on {host}:{port} ({what}): {reason}; choose another with {what}") from None
 
 

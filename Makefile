@@ -1,0 +1,49 @@
+# Everything runs in .venv, which `make env` makes; nothing else need be installed but Python >= 3.10 and make.
+PYTHON ?= python3
+PIP_FLAGS ?=
+BIN := .venv/bin
+
+.PHONY: help env demo test test-fast lint format bench clean
+
+help:
+	@echo "make demo       train one model on two sides of an emulated link, serially and pipelined (2-3 minutes)"
+	@echo "make test       format, lint, types, and all tests (about 6 minutes)"
+	@echo "make test-fast  the fast tests only (under a minute)"
+	@echo "make bench      the overlap and transport benchmarks (about 6 minutes)"
+	@echo "make env        make or renew .venv; PIP_FLAGS and PYTHON are passed on"
+	@echo "make format     format the code"
+	@echo "make clean      remove .venv and caches (runs/ and data/ stay)"
+
+env: .venv/made
+
+.venv/made: requirements.txt requirements-dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "Tandem needs Python 3.10 or newer; name one with: make env PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) --editable '.[dev]'
+	@touch $@
+
+demo: env
+	$(BIN)/python -m discriminative.demo
+
+test: lint
+	$(BIN)/python -m pytest
+
+test-fast: env
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: env
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+
+format: env
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: env
+	$(BIN)/python -m benchmarks.overlap
+	$(BIN)/python -m benchmarks.transport
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

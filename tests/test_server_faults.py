@@ -1,0 +1,257 @@
+"""Whatever one client does, it hears why, and the server goes on serving the others."""
+
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from common.errors import ConnectionLost, PeerError
+from common.training.prepare import largest_body, make_head
+from common.training.remote import OpenSession, open_session
+from common.training.serve import Server
+from common.wire.framing import pack
+from common.wire.messages import PROTOCOL, Activations, Attach, Open, Payload, Ping, Pong, TensorSpec
+from common.wire.tcp import Connection, connect
+from discriminative.options import ClientOptions
+from discriminative.recipe import RECIPE, WORKLOAD, Plan, plan_job
+from discriminative.train import train_with_server
+
+
+@pytest.fixture
+def plan(images: str, tmp_path: Path) -> Plan:
+    return plan_job(options(images, tmp_path))
+
+
+def options(images: str, tmp_path: Path, server: Server | None = None, **more: Any) -> ClientOptions:
+    ports = {"port": server.port, "hyperport": server.hyperport} if server else {}
+    shared = {"dataset": images, "run_dir": tmp_path / "runs", "epochs": 1, "batch_size": 20, "stale_it": 1}
+    return ClientOptions(**{**shared, "model": "resnet20", **ports, **more})
+
+
+def trains(server: Server, images: str, tmp_path: Path) -> bool:
+    """Whether the server still carries an honest job through."""
+    chosen = options(images, tmp_path, server)
+    return bool(train_with_server(plan_job(chosen), chosen).summary["steps"] == 2)
+
+
+def opened(server: Server, plan: Plan, **changes: Any) -> OpenSession:
+    job = msgspec.structs.replace(plan.job, **changes)
+    return open_session("127.0.0.1", server.port, server.hyperport, job, largest_body(plan.prepared.graph, plan.job))
+
+
+GARBAGE = (b"GET / HTTP/1.1\r\nHost: tandem\r\n\r\n", bytes(100), b"\xff" * 4096)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("garbage", GARBAGE, ids=["http", "zeros", "ones"])
+@pytest.mark.parametrize("port", ["port", "hyperport"])
+def test_garbage_is_answered_with_a_typed_error(
+    server: Server, images: str, tmp_path: Path, port: str, garbage: bytes
+) -> None:
+    with socket.create_connection(("127.0.0.1", getattr(server, port)), timeout=5) as sock:
+        sock.sendall(garbage)
+        with Connection(sock.dup()) as connection, pytest.raises(PeerError, match="does not speak Tandem's protocol"):
+            connection.receive()
+    assert trains(server, images, tmp_path)
+
+
+def test_a_frame_cut_short_ends_that_connection_only(server: Server) -> None:
+    frame = b"".join(pack(Ping(1)))
+    with socket.create_connection(("127.0.0.1", server.hyperport), timeout=5) as sock:
+        sock.sendall(frame[:-3])
+    with connect("127.0.0.1", server.hyperport, what="--hyperport") as control:
+        control.send(Ping(1))
+        with pytest.raises(PeerError, match="'ping' where 'open' was due"):
+            control.receive()
+
+
+def test_an_oversized_frame_is_refused_by_its_announcement(server: Server) -> None:
+    parts = pack(Attach("x"), [bytes(1 << 20)])
+    with connect("127.0.0.1", server.port, what="--port") as connection:
+        connection.send_parts(parts[:1])  # only the prefix and the header: the body is never sent
+        with pytest.raises(PeerError, match="announces a body of 1048576 bytes; the limit here is 0"):
+            connection.receive()
+
+
+REFUSALS = [
+    ({"model": "resnet999"}, "no model is called 'resnet999'"),
+    ({"workload": "nonsense"}, "no workload 'nonsense'"),
+    ({"batch_size": 0}, "batch_size is 0"),
+    ({"batch_size": 1 << 40}, "batch_size is"),
+    ({"input_shape": (3, 1 << 30, 1 << 30)}, "elements of a sample"),
+    ({"cut": 10_000}, "there is no cut 10000"),
+    ({"cut": -1}, "there is no cut -1"),
+    ({"compress_up": "int7"}, "unknown value stage 'int7'"),
+    ({"optim": "adamw"}, "unknown --optim 'adamw'"),
+    ({"graph_digest": "0" * 32}, "another model here"),
+    ({"num_classes": 11}, "another model here"),
+    ({"seed": -1}, "seed is -1"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("changes", "reason"), REFUSALS)
+def test_a_job_that_cannot_be_done_is_refused_in_words(
+    server: Server, plan: Plan, changes: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(PeerError, match="refused the job") as refusal:
+        opened(server, plan, **changes)
+    assert reason in str(refusal.value)
+
+
+@pytest.mark.slow
+def test_another_protocol_version_is_refused_with_both_numbers(server: Server, plan: Plan) -> None:
+    with connect("127.0.0.1", server.hyperport, what="--hyperport") as control:
+        control.send(Open(PROTOCOL + 1, "tandem 99", plan.job))
+        with pytest.raises(PeerError, match=f"protocol {PROTOCOL + 1}.*this server {PROTOCOL}"):
+            control.receive()
+
+
+@pytest.mark.slow
+def test_a_pinned_server_refuses_another_job(images: str, tmp_path: Path, plan: Plan) -> None:
+    pinned = Server(
+        {WORKLOAD: RECIPE},
+        pinned={"model": "VGG19", "num_classes": 10},
+        ip="127.0.0.1",
+        port=0,
+        hyperport=0,
+        device="cpu",
+        queue_limit=5,
+        run_dir=tmp_path,
+    )
+    thread = threading.Thread(target=pinned.serve)
+    thread.start()
+    try:
+        with pytest.raises(PeerError, match="started with --model VGG19, the client with resnet20"):
+            opened(pinned, plan)
+    finally:
+        pinned.close()
+        thread.join()
+
+
+def test_an_unknown_session_cannot_be_attached_to(server: Server) -> None:
+    with connect("127.0.0.1", server.port, what="--port") as connection:
+        connection.send(Attach("deadbeef"))
+        with pytest.raises(PeerError, match="no session 'deadbeef'"):
+            connection.receive()
+
+
+def uploads(plan: Plan) -> tuple[Activations, list[memoryview]]:
+    """An honest upload of the plan's first step."""
+    head = make_head(plan.prepared, plan.job, device="cpu", taylor=False)
+    batch = next(plan.train.epoch(0))
+    outgoing = head.encode(head.forward(0, 0, (batch.inputs,), batch.labels, batch.ids))
+    assert isinstance(outgoing.message, Activations)
+    return outgoing.message, [memoryview(each) for each in outgoing.buffers]
+
+
+def _wrong_step(m: Activations) -> Activations:
+    return msgspec.structs.replace(m, step=7)
+
+
+def _wrong_shape(m: Activations) -> Activations:
+    spec = msgspec.structs.replace(m.payload.tensors[0], shape=(20, 1 << 40))
+    return msgspec.structs.replace(m, payload=Payload(m.payload.codec, (spec,)))
+
+
+def _wrong_codec(m: Activations) -> Activations:
+    return msgspec.structs.replace(m, payload=msgspec.structs.replace(m.payload, codec="none"))
+
+
+def _too_many_labels(m: Activations) -> Activations:
+    return msgspec.structs.replace(m, labels=TensorSpec("uint8", (21,)))
+
+
+def _float_labels(m: Activations) -> Activations:
+    return msgspec.structs.replace(m, labels=TensorSpec("float32", (20,)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (_wrong_step, "step 7 came where step 0 was due"),
+        (_wrong_shape, "at this cut they have"),
+        (_wrong_codec, "'int8' was agreed"),
+        (_too_many_labels, "1 to 20"),
+        (_float_labels, "labels of shape"),
+    ],
+)
+def test_activations_that_do_not_fit_are_refused(
+    server: Server, plan: Plan, spoil: Callable[[Activations], Activations], reason: str
+) -> None:
+    session = opened(server, plan)
+    message, buffers = uploads(plan)
+    with session.control, session.training:
+        session.training.send(spoil(message), buffers)
+        with pytest.raises(PeerError) as verdict:
+            session.training.receive()
+    assert reason in str(verdict.value)
+
+
+@pytest.mark.slow
+def test_labels_beyond_the_classes_fail_that_session_only(
+    server: Server, plan: Plan, images: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL)
+    session = opened(server, plan)
+    message, buffers = uploads(plan)
+    buffers[-2] = memoryview(bytes([200]) * 20)
+    with session.control, session.training:
+        session.training.send(message, buffers)
+        with pytest.raises(PeerError, match="out of bounds"):
+            session.training.receive()
+    assert trains(server, images, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_client_that_dies_in_the_midst_of_a_frame_hurts_nobody(
+    server: Server, plan: Plan, images: str, tmp_path: Path
+) -> None:
+    session = opened(server, plan)
+    message, buffers = uploads(plan)
+    parts = pack(message, buffers)
+    session.training.send_parts([*parts[:1], bytes(parts[1])[:100]])
+    session.training.close()
+    session.control.close()
+    assert trains(server, images, tmp_path)
+
+
+@pytest.mark.slow
+def test_two_sessions_at_once_do_not_disturb_each_other(
+    server: Server, plan: Plan, images: str, tmp_path: Path
+) -> None:
+    waiting = opened(server, plan)
+    with waiting.control, waiting.training:
+        assert trains(server, images, tmp_path)
+        message, buffers = uploads(plan)
+        waiting.training.send(message, buffers)
+        assert waiting.training.receive().frame.message.step == 0  # type: ignore[union-attr]
+
+
+@pytest.mark.slow
+def test_a_client_that_loses_its_server_says_so_and_stops(server: Server, images: str, tmp_path: Path) -> None:
+    chosen = options(images, tmp_path, server, epochs=10_000)
+    job = plan_job(chosen)
+
+    closer = threading.Timer(1.0, server.close)
+    closer.start()
+    with pytest.raises(ConnectionLost, match=r"closed the connection|broke|ended the session"):
+        train_with_server(job, chosen)
+    closer.join()
+
+
+@pytest.mark.slow
+def test_the_control_port_answers_pings_while_it_trains(server: Server, plan: Plan) -> None:
+    session = opened(server, plan)
+    with session.control, session.training:
+        session.control.send(Ping(42))
+        pong = session.control.receive().frame.message
+    assert isinstance(pong, Pong)
+    assert pong.number == 42
+    assert 0 < session.rtt_s < 1
