@@ -1,21 +1,22 @@
-"""Steps at K = 0 with a real server in another process, against the same compute in this one; and what waiting costs."""
+"""Steps at K = 0 with a real server in another process, against the same compute in this one; and waiting."""
 
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import cross_entropy
 
 from benchmarks.round_trip import HOST, cpu_s, pin
 from common.datasets.batches import Batch
-from common.training.carrier import Carrier, InProcess, Remote
+from common.training.carrier import InProcess, Remote
 from common.training.journal import Journal
 from common.training.loop import Path as TrainingPath
 from common.training.loop import StepDone, train_epoch
@@ -39,7 +40,7 @@ def build() -> nn.Module:
 
 def objective(outputs: Any, labels: Tensor) -> tuple[Tensor, int]:
     """Mean cross-entropy and the number of right answers."""
-    return F.cross_entropy(outputs, labels), int((outputs.argmax(1) == labels).sum())
+    return cross_entropy(outputs, labels), int((outputs.argmax(1) == labels).sum())
 
 
 def serve(pipe: Pipe, slow_s: float, core: int | None) -> None:
@@ -104,7 +105,7 @@ class Edge:
     def waiting_cpu(self) -> float:
         """CPU seconds per second in the midst of a run, while the server takes its time over a step."""
         with self._attached("slow") as path:
-            return _run_cpu(path)
+            return _waiting_cpu(path)
 
     @contextmanager
     def attached(self) -> Iterator[None]:
@@ -156,11 +157,11 @@ def _steps_s(path: TrainingPath, steps: int) -> list[float]:
         ended.append(done.ended_s)
 
     train_epoch(path, _batches(), steps, epoch=0, first_step=0, schedule=Schedule.FIXED, stale_it=0, on_step=on_step)
-    return [after - before for before, after in zip(ended, ended[1:], strict=False)]
+    return [after - before for before, after in pairwise(ended)]
 
 
-def _run_cpu(path: TrainingPath) -> float:
-    (batch,) = (next(_batches()),)
+def _waiting_cpu(path: TrainingPath) -> float:
+    batch = next(_batches())
     path.carrier.submit(path.head.forward(0, 0, (batch.inputs,), batch.labels, batch.ids))
     started_s, before = time.perf_counter(), cpu_s()
     answer = path.carrier.collect()

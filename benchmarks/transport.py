@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import round_trip
-from benchmarks.round_trip import HOST, Load
+from benchmarks.round_trip import Load
 from benchmarks.table import machine, print_table
 from common.command import run_command
 from common.config import parse
-from common.errors import TandemError
+from common.errors import TandemError, UsageError
 
 _START_TIMEOUT_S = 60.0
 _END_TIMEOUT_S = 120.0
@@ -54,6 +54,11 @@ class Options:
 def main() -> None:
     """Measure and print the three tables, each with its verdict."""
     options = parse(Options)
+    for name in ("kib", "trips", "rounds", "wait_s"):
+        if getattr(options, name) <= 0:
+            raise UsageError(f"--{name} is {getattr(options, name)}; it must be more than 0")
+    if options.steps < 2:
+        raise UsageError(f"--steps is {options.steps}; it must be 2 or more, to see the time between two")
     here = machine()
     print(here)
     cores = _two_cores()

@@ -3,17 +3,19 @@
 import logging
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
 from common.errors import TandemError
 
-INTERRUPTED = 128 + signal.SIGINT
 
+def run_command(main: Callable[[], None], *, until_stopped: bool = False) -> NoReturn:
+    """Call ``main`` and exit: 0 on success, 1 on failure, 2 on wrong usage.
 
-def run_command(main: Callable[[], None]) -> NoReturn:
-    """Call ``main`` and exit: 0 on success, 1 on failure, 2 on wrong usage, 130 when interrupted.
+    A program that SIGINT or SIGTERM stops has not done its work, and exits with 130 or 143; one that runs until
+    it is stopped (``until_stopped``, a server) has, and exits with 0.
 
     An error is told as one line on stderr; ``--debug`` anywhere on the command line shows its traceback.
     SIGTERM ends the program as an orderly exit, so that files are closed and sockets released.
@@ -28,12 +30,19 @@ def run_command(main: Callable[[], None]) -> NoReturn:
         main()
     except TandemError as error:
         if debug:
-            raise
+            traceback.print_exc()
         sys.exit(_told(error))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        if until_stopped:
+            sys.exit(0)
+        terminated = isinstance(stop, Terminated)
+        print("terminated" if terminated else "interrupted", file=sys.stderr)
+        sys.exit(128 + (signal.SIGTERM if terminated else signal.SIGINT))
     sys.exit(0)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: unwinds the program as Ctrl-C does."""
 
 
 def _told(error: TandemError) -> int:
@@ -42,4 +51,4 @@ def _told(error: TandemError) -> int:
 
 
 def _leave(_signal: int, _frame: FrameType | None) -> None:
-    sys.exit(0)
+    raise Terminated

@@ -1,5 +1,6 @@
 """Command lines of the discriminative programs. Flags keep their published spelling; dashes work as well."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -7,7 +8,9 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
+from common.codec import make_codec
 from common.errors import UsageError
+from common.training.optimizers import find_preset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,14 +126,19 @@ class JobOptions(ComputeOptions):
             if getattr(self, name) < low:
                 raise UsageError(f"--{name} is {getattr(self, name)}; it must be {low} or more")
         for name, low in (("report_freq", 1), ("workers", 0), ("splits", 0), ("split_index", 0), ("lr", 0)):
-            if getattr(self, name) < low:
+            if not low <= getattr(self, name) < math.inf:
                 raise UsageError(f"--{name} is {getattr(self, name)}; it must be {low} or more")
+        if self.seed >= 1 << 63:
+            raise UsageError(f"--seed is {self.seed}; it must be below 2**63")
         if not 0 <= self.dropout < 1:
             raise UsageError(f"--dropout is {self.dropout}; it is a probability, 0 up to 1")
         if self.compress and self.compress_up and self.compress_down:
             raise UsageError("--compress says the same as --compress_up and --compress_down; leave it out")
         if self.use_EF and self.codecs[0].split("+")[0] == "none":
             raise UsageError("--use_EF 1 corrects the error of --compress_up, and none has no error; use int8")
+        find_preset(self.optim)
+        for spec in self.codecs:
+            make_codec(spec)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,4 +54,4 @@ def _is_loopback(ip: str) -> bool:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, until_stopped=True)

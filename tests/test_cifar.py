@@ -114,9 +114,7 @@ def test_a_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.M
         load(tmp_path / "new")
 
     message = str(caught.value)
-    assert message.startswith(
-        f"CIFAR-10 is not in {tmp_path / 'new'} and could not be downloaded (<urlopen error "
-    )
+    assert message.startswith(f"CIFAR-10 is not in {tmp_path / 'new'} and could not be downloaded (<urlopen error ")
     assert CIFAR10.url in message
     assert message.endswith("or use --dataset digits or --dataset npz:FILE")
     assert list((tmp_path / "new").iterdir()) == []

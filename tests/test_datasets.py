@@ -27,7 +27,7 @@ def images(count: int, height: int = 8, width: int = 8, channels: int = 3) -> np
 
 
 def test_an_unknown_name_is_told_with_the_nearest() -> None:
-    with pytest.raises(UsageError, match=r"'cifar': did you mean cifar10\? .* digits, .* npz:FILE"):
+    with pytest.raises(UsageError, match=r"'cifar'; did you mean cifar10\? .* synthetic, .* npz:FILE"):
         load("cifar")
 
 
@@ -200,16 +200,12 @@ def test_a_missing_array_is_told_with_those_found(tmp_path: Path) -> None:
     content = {"train_images": images(6), "classes": np.arange(3), "train_labels": np.arange(6)}
     name = write_npz(tmp_path, content)
 
-    with pytest.raises(
-        DataError, match="no array test_images, test_labels; the file has train_images, classes"
-    ):
+    with pytest.raises(DataError, match="no array test_images, test_labels; the file has train_images, classes"):
         load(name)
 
 
 def test_a_missing_npz_file_is_told_with_its_full_name() -> None:
-    with pytest.raises(
-        DataError, match=re.escape(f"npz:no/own.npz: there is no file {Path('no/own.npz').absolute()}")
-    ):
+    with pytest.raises(DataError, match=re.escape(f"npz:no/own.npz: there is no file {Path('no/own.npz').absolute()}")):
         load("npz:no/own.npz")
 
 

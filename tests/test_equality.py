@@ -5,22 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch import nn
-from torch.optim.lr_scheduler import MultiStepLR
 
-from common.datasets.batches import Batches
-from common.datasets.registry import load_dataset
 from common.link.contexts import parse_context
 from common.link.emulate import Link, Route
-from common.models import build_model
-from common.models.registry import input_shape
-from common.training.digest import combined_digest, parameter_digests
-from common.training.randomness import step_stream
 from common.training.serve import Server
 from discriminative.options import BaseOptions, ClientOptions
 from discriminative.recipe import plan_job
 from discriminative.train import Finished, train_in_process, train_with_server
+from tests.unsplit import train_unsplit
 
 SEED = 3
 EPOCHS = 2
@@ -36,27 +28,9 @@ def flags(images: str, run_dir: Path, **more: Any) -> dict[str, Any]:
     return {**shared, "dropout": 0.3, "lr": 0.02, "stale_it": 0, "compress": "none", **more}
 
 
-def unsplit(model_name: str, images: str) -> tuple[list[float], str]:
-    """An ordinary training loop: losses, and digest of the trained model."""
-    torch.manual_seed(SEED)
-    model = build_model(model_name, 10, dropout=0.3)
-    data = load_dataset(images, Path(), num_classes=10, input_shape=input_shape(model_name), seed=SEED)
-    train = Batches(data.train, data, BATCH_SIZE, SEED, training=True)
-    optimizer = torch.optim.SGD(model.parameters(), 0.02, momentum=0.9, weight_decay=1e-4, nesterov=True)
-    scheduler = MultiStepLR(optimizer, [81, 122], 0.1)
-    losses: list[float] = []
-    for epoch in range(EPOCHS):
-        model.train()
-        for batch in train.epoch(epoch):
-            with step_stream(SEED, len(losses), torch.device("cpu")):
-                outputs = model(batch.inputs)
-            loss = nn.functional.cross_entropy(outputs, batch.labels)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            losses.append(loss.item())
-        scheduler.step()
-    return losses, combined_digest(parameter_digests(model))
+def unsplit(model: str, images: str) -> tuple[list[float], str]:
+    run = train_unsplit(model, images, seed=SEED, epochs=EPOCHS, batch_size=BATCH_SIZE, dropout=0.3, lr=0.02)
+    return run.losses, run.digest
 
 
 def result(run: Finished) -> tuple[list[float], str]:

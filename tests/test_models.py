@@ -149,7 +149,7 @@ def test_names_are_matched_in_any_case() -> None:
 
 
 def test_an_unknown_name_is_told_with_the_nearest() -> None:
-    message = "no model is called 'vgg18': did you mean VGG1"
+    message = "no model is called 'vgg18'; did you mean VGG1"
     with pytest.raises(UsageError, match=re.escape(message)) as caught:
         build_model("vgg18")
 

@@ -5,7 +5,6 @@ import re
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from common.errors import PartitionError
 from common.models import build_model
@@ -82,7 +81,7 @@ def test_a_model_that_fails_on_the_example(capsys: pytest.CaptureFixture[str]) -
 
 class FunctionalDropout(TwoLayers):
     def forward(self, x: Tensor) -> Tensor:
-        return F.dropout(self.a(x), 0.5, self.training)
+        return nn.functional.dropout(self.a(x), 0.5, self.training)
 
 
 class HiddenNoGrad(TwoLayers):

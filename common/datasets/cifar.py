@@ -79,8 +79,7 @@ def _unpacked(cifar10: Any, archive: Path) -> Iterator[Path]:
 
     if not check_integrity(archive, cifar10.tgz_md5):
         raise DataError(
-            f"{archive} is damaged (its md5 is not {cifar10.tgz_md5}): remove it and get it "
-            f"again from {cifar10.url}"
+            f"{archive} is damaged (its md5 is not {cifar10.tgz_md5}): remove it and get it again from {cifar10.url}"
         )
     with tempfile.TemporaryDirectory() as folder:
         try:

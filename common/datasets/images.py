@@ -61,9 +61,7 @@ def checked_split(
     if images.dtype != np.uint8:
         raise DataError(f"{source}: {part} images are {images.dtype}, but must be uint8 with values 0..255")
     if images.ndim not in (3, 4):
-        raise DataError(
-            f"{source}: {part} images have shape {images.shape}, but must be (N, H, W, C) or (N, H, W)"
-        )
+        raise DataError(f"{source}: {part} images have shape {images.shape}, but must be (N, H, W, C) or (N, H, W)")
     if not np.issubdtype(labels.dtype, np.integer):
         raise DataError(f"{source}: {part} labels are {labels.dtype}, but must be integers")
     if labels.ndim != 1:

@@ -1,10 +1,10 @@
 """The named links of the experiments, and links given as numbers."""
 
-import difflib
 import math
 from dataclasses import dataclass
 
 from common.errors import UsageError
+from common.naming import nearest
 
 FORM = "UP/DOWN/RTT[/JITTER] in Mbit/s and ms, such as 20/20/40/5"
 
@@ -75,9 +75,7 @@ def parse_context(text: str) -> LinkContext:
 
 
 def _refuse_name(text: str) -> LinkContext:
-    nearest = difflib.get_close_matches(text.lower(), CONTEXTS, n=1, cutoff=0.5)
-    hint = f"did you mean '{nearest[0]}'? " if nearest else ""
-    raise UsageError(f"there is no link '{text}': {hint}give one of {', '.join(CONTEXTS)}, or {FORM}")
+    raise UsageError(f"there is no link '{text}'; {nearest(text, CONTEXTS)}, or {FORM}")
 
 
 def _parse_numbers(text: str) -> LinkContext:

@@ -92,9 +92,7 @@ def basic_resnet(stages: Sequence[int], widths: Sequence[int], num_classes: int,
     return _assemble(features, in_channels, num_classes, dropout)
 
 
-def bottleneck_resnet(
-    stages: Sequence[int], widths: Sequence[int], num_classes: int, dropout: float
-) -> nn.Module:
+def bottleneck_resnet(stages: Sequence[int], widths: Sequence[int], num_classes: int, dropout: float) -> nn.Module:
     """Build a ResNet of bottlenecks: ``stages[i]`` blocks of inner width ``widths[i]`` in stage ``i``."""
     features: list[nn.Module] = [Stem(widths[0])]
     in_channels = widths[0]

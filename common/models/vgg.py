@@ -64,6 +64,4 @@ def vgg(stages: Sequence[int], num_classes: int, dropout: float) -> nn.Module:
         DenseBlock(HIDDEN, HIDDEN, dropout=dropout),
         nn.Linear(HIDDEN, num_classes),
     ]
-    return nn.Sequential(
-        OrderedDict(features=nn.Sequential(*features), classifier=nn.Sequential(*classifier))
-    )
+    return nn.Sequential(OrderedDict(features=nn.Sequential(*features), classifier=nn.Sequential(*classifier)))

@@ -28,7 +28,8 @@ def trace(model: nn.Module, example_inputs: Sequence[Tensor]) -> Graph:
     """
     name = type(model).__name__
     try:
-        module = _trace(model)
+        with _undisturbed(model):  # what a forward pass does without its inputs is done while tracing
+            module = _trace(model)
     except Exception as error:
         raise PartitionError(
             f"{name} cannot be traced: {_first_line(error)}{_place(error)}; "
@@ -47,8 +48,10 @@ def trace(model: nn.Module, example_inputs: Sequence[Tensor]) -> Graph:
 
 def _trace(model: nn.Module) -> fx.GraphModule:
     known = set(vars(model))
+    tracer = fx.Tracer()
+    tracer.proxy_buffer_attributes = True  # else what is computed from buffers would be frozen
     try:
-        return fx.GraphModule(model, fx.Tracer().trace(model), type(model).__name__)
+        return fx.GraphModule(model, tracer.trace(model), type(model).__name__)
     finally:
         # The tracer hangs tensors that the forward pass makes from nothing on the model; the trace has its own.
         for name in set(vars(model)) - known:

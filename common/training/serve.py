@@ -26,11 +26,9 @@ from common.training.tail import Objective
 from common.training.timed import TimedTail, busy_clock
 from common.wire.framing import Buffer, Limits, pack
 from common.wire.messages import Attach, Attached, Error, Finish, Finished, Job, Open, Opened, Ping, Pong
-from common.wire.tcp import IDLE_TIMEOUT_S, Connection, Received, expect, listen
+from common.wire.tcp import HANDSHAKE_LIMITS, IDLE_TIMEOUT_S, Connection, Received, expect, listen
 
 log = logging.getLogger(__name__)
-
-_CONTROL_LIMITS = Limits(header_bytes=1 << 16, body_bytes=0)
 
 
 @dataclass(frozen=True)
@@ -130,7 +128,7 @@ class Server:
     def _guard(self, sock: socket.socket, serve: Callable[[Connection], None]) -> None:
         """Serves one connection; whatever goes wrong is told to the peer and the log, and stays here."""
         try:
-            with Connection(sock, limits=_CONTROL_LIMITS) as connection:
+            with Connection(sock, limits=HANDSHAKE_LIMITS) as connection:
                 with self._lock:
                     self._connections.add(connection)
                 try:

@@ -28,6 +28,8 @@ def check_open(request: Open) -> None:
         ("stale_it", job.stale_it, 0, 1 << 16),
         ("epochs", job.epochs, 0, 1 << 32),
         ("seed", job.seed, 0, (1 << 63) - 1),
+        ("learning_rate", job.learning_rate, 0, 1e6),
+        ("dropout", job.dropout, 0, 1),
     ):
         if not low <= value <= high:
             raise JobRefused(f"{name} is {value}; it must be {low} to {high}")

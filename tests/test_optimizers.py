@@ -1,0 +1,105 @@
+"""The presets are the published ones, and their rates fall where torch's own schedule lets them fall."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD, Adam, RMSprop
+from torch.optim.lr_scheduler import MultiStepLR
+
+from common.errors import UsageError
+from common.training.optimizers import PRESETS, Updater, find_preset
+
+# As published: optimizer, what it is called with, epochs of the steps, factor (seed_paper.md, section 4).
+PUBLISHED: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any], list[int], float]] = {
+    "resnet": (SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "nesterov": True}, [81, 122], 0.1),
+    "resnetpre": (RMSprop, {"lr": 5e-5, "weight_decay": 1e-4}, [], 1.0),
+    "mobilenet": (SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-5}, [100, 150, 180], 0.1),
+    "tinyimagenet": (Adam, {"lr": 8e-5, "weight_decay": 1e-3}, [3, 20], 0.5),
+    "imdb": (Adam, {"lr": 1e-3}, [], 1.0),
+}
+EPOCHS = 200
+
+
+def parameter() -> nn.Parameter:
+    return nn.Parameter(torch.tensor([1.0, -2.0, 0.5]))
+
+
+def updater(name: str, weight: nn.Parameter, learning_rate: float = 0.0) -> Updater:
+    return Updater(find_preset(name), [weight], learning_rate)
+
+
+def test_no_preset_is_missing() -> None:
+    assert PRESETS.keys() == PUBLISHED.keys()
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_preset_has_the_published_settings(name: str) -> None:
+    kind, settings, _, _ = PUBLISHED[name]
+    expected = kind([parameter()], **settings)
+
+    optimizer = updater(name, parameter()).optimizer
+
+    assert type(optimizer) is kind
+    assert optimizer.defaults == expected.defaults
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_weights_follow_torchs_own_optimizer_and_schedule(name: str) -> None:
+    kind, settings, milestones, factor = PUBLISHED[name]
+    theirs, ours = parameter(), parameter()
+    optimizer, update = kind([theirs], **settings), updater(name, ours)
+    schedule = MultiStepLR(optimizer, milestones, factor)
+
+    for epoch in range(EPOCHS):
+        theirs.grad, ours.grad = theirs.detach() * 0.3, ours.detach() * 0.3
+        assert find_preset(name).rate(epoch) * settings["lr"] == pytest.approx(schedule.get_last_lr()[0], rel=1e-12)
+        optimizer.step()
+        schedule.step()
+        update.apply(epoch)
+
+    assert torch.allclose(ours, theirs, rtol=1e-5, atol=0)
+    assert not torch.allclose(ours, parameter(), rtol=1e-4)
+
+
+def test_a_learning_rate_of_ones_own_falls_at_the_same_epochs() -> None:
+    update = updater("resnet", weight := parameter(), learning_rate=2.0)
+    rates = []
+    for epoch in (0, 80, 81, 122):
+        weight.grad = torch.zeros(3)
+        update.apply(epoch)
+        assert update.optimizer is not None
+        rates.append(update.optimizer.param_groups[0]["lr"])
+
+    assert rates == pytest.approx([2.0, 2.0, 0.2, 0.02])
+
+
+def test_gradients_are_cleared_behind_a_step() -> None:
+    weight = parameter()
+    weight.grad = torch.ones(3)
+
+    updater("imdb", weight).apply(0)
+
+    assert weight.grad is None
+
+
+def test_a_part_without_trainable_parameters_has_nothing_to_apply() -> None:
+    frozen = parameter()
+    frozen.requires_grad = False
+    update = Updater(find_preset("resnet"), [frozen])
+
+    update.apply(0)
+
+    assert update.optimizer is None
+    assert torch.equal(frozen, parameter())
+
+
+def test_the_spelling_of_the_published_readme_is_taken() -> None:
+    assert find_preset("resnet_pre") is PRESETS["resnetpre"]
+
+
+@pytest.mark.parametrize(("name", "nearest"), [("resent", "resnet"), ("tinyimagnet", "tinyimagenet"), ("imbd", "imdb")])
+def test_an_unknown_preset_is_told_with_the_nearest(name: str, nearest: str) -> None:
+    with pytest.raises(UsageError, match=f"unknown --optim '{name}'; did you mean {nearest}"):
+        find_preset(name)
