@@ -63,7 +63,7 @@ class Case:
 
 
 CASES = {
-    "wifi": Case("resnet20", "features.3", "int8", "fp16"),
+    "wifi": Case("resnet20", "features.3", "int8", "int8"),
     "4g": Case("resnet20", "features.7", "int8", "fp16"),
     "5g": Case("resnet20", "features.3", "int8", "fp16"),
 }
