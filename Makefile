@@ -7,9 +7,9 @@ BIN := .venv/bin
 
 help:
 	@echo "make demo       train one model on two sides of an emulated link, serially and pipelined (2-3 minutes)"
-	@echo "make test       format, lint, types, and all tests (about 6 minutes)"
+	@echo "make test       format, lint, types, and all tests (about 4 minutes)"
 	@echo "make test-fast  the fast tests only (under a minute)"
-	@echo "make bench      the overlap and transport benchmarks (about 6 minutes)"
+	@echo "make bench      the overlap and transport benchmarks (about 4 minutes)"
 	@echo "make env        make or renew .venv; PIP_FLAGS and PYTHON are passed on"
 	@echo "make format     format the code"
 	@echo "make clean      remove .venv and caches (runs/ and data/ stay)"
