@@ -120,7 +120,7 @@ class Edge:
         session = open_session(HOST, *self._ports, job, largest_body(self._prepared.graph, job))
         with session.control:
             journal = Journal(busy_clock("cpu"))
-            with Remote(head, session.training, _QUEUE_LIMIT, journal) as carrier:
+            with Remote(head, session.training, journal, queue_limit=_QUEUE_LIMIT, most_under_way=1) as carrier:
                 yield TrainingPath(head, carrier, journal)
                 carrier.finish()
 

@@ -41,7 +41,8 @@ def train_with_server(plan: Plan, options: ClientOptions) -> Finished:
         log.info("session %s at %s, round trip %.1f ms", session.name, session.training.peer, 1e3 * session.rtt_s)
         journal = Journal(busy_clock(options.device))
         journal.clock_offset_s = session.clock_offset_s
-        with Remote(head, session.training, options.queue_limit, journal) as carrier:
+        most = max(plan.job.stale_it, options.queue_limit) + 1
+        with Remote(head, session.training, journal, queue_limit=options.queue_limit, most_under_way=most) as carrier:
             return _train(plan, options, Path(head, carrier, journal), {"rtt_s": session.rtt_s})
 
 

@@ -138,6 +138,28 @@ class TestCarrying:
                 assert [mine.collect() for _ in range(301)] == [*range(0, 600, 2), END]
             echoed()
 
+    @pytest.mark.slow
+    def test_all_may_be_submitted_before_anything_is_collected(self) -> None:
+        """More than all queues and kernel buffers hold: the answers must find room, or both sides wait for ever."""
+        count, padding = 200, bytes(1 << 14)
+
+        def padded(number: int) -> list[Buffer]:
+            return pack(Ping(number), [padding])
+
+        def roomy(sock: socket.socket, inbox_limit: int) -> Numbers:
+            return Duplex(connection(sock), padded, decode, 1, inbox_limit)
+
+        def echo() -> None:
+            with roomy(far, 0) as theirs:
+                for _ in range(count):
+                    theirs.submit(theirs.collect())
+
+        with sockets(4096) as (near, far), beside(echo) as echoed, roomy(near, count) as mine:
+            for number in range(count):
+                mine.submit(number)
+            assert [mine.collect() for _ in range(count)] == list(range(count))
+            echoed()
+
     def test_a_session_ends_well_on_both_sides(self) -> None:
         def to_frame(item: Finish | Finished) -> list[Buffer]:
             return pack(item)

@@ -62,12 +62,22 @@ class InProcess:
 
 
 class Remote:
-    """The tail is at the other end of a connection, which this owns; a context manager."""
+    """The tail is at the other end of a connection, which this owns; a context manager.
 
-    def __init__(self, head: Head, connection: Connection, queue_limit: int, journal: Journal) -> None:
+    Args:
+        head: encodes uploads and decodes answers.
+        connection: attached to a session.
+        journal: takes the times and bytes of each step.
+        queue_limit: how many items may wait between two threads.
+        most_under_way: how many uploads may be submitted before their answers are collected.
+    """
+
+    def __init__(
+        self, head: Head, connection: Connection, journal: Journal, *, queue_limit: int, most_under_way: int
+    ) -> None:
         self._head, self._journal = head, journal
         self._duplex: Duplex[Upload | Finish, Answer | Finished] = Duplex(
-            connection, self._encode, self._decode, queue_limit
+            connection, self._encode, self._decode, queue_limit, most_under_way
         )
 
     def __enter__(self) -> "Remote":

@@ -31,6 +31,8 @@ class Duplex(Generic[Out, In]):
         encode: item -> buffers of its frame (`common.wire.framing.pack`).
         decode: received frame -> item.
         queue_limit: how many items may wait between two threads.
+        inbox_limit: how many decoded items may wait for `collect`, if more. An owner that submits several items
+            before it collects must leave room for all their answers: else both sides would wait for each other.
     """
 
     def __init__(
@@ -39,13 +41,14 @@ class Duplex(Generic[Out, In]):
         encode: Callable[[Out], list[Buffer]],
         decode: Callable[[Received], In],
         queue_limit: int,
+        inbox_limit: int = 0,
     ) -> None:
         self._connection = connection
         self._encode, self._decode = encode, decode
         self._outbox: Channel[Out] = Channel(queue_limit)
         self._frames: Channel[list[Buffer]] = Channel(queue_limit)
         self._received: Channel[Received] = Channel(queue_limit)
-        self._inbox: Channel[In] = Channel(queue_limit)
+        self._inbox: Channel[In] = Channel(max(queue_limit, inbox_limit))
         self._submitted = self._sent = 0
         self._error: BaseException | None = None
         self._failing = threading.Lock()
