@@ -151,13 +151,14 @@ class TestCarrying:
 
         def echo() -> None:
             with roomy(far, 0) as theirs:
-                for _ in range(count):
-                    theirs.submit(theirs.collect())
+                while (number := theirs.collect()) != END:
+                    theirs.submit(number)
 
         with sockets(4096) as (near, far), beside(echo) as echoed, roomy(near, count) as mine:
             for number in range(count):
                 mine.submit(number)
             assert [mine.collect() for _ in range(count)] == list(range(count))
+            mine.submit(END)
             echoed()
 
     def test_a_session_ends_well_on_both_sides(self) -> None:
