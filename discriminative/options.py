@@ -84,8 +84,8 @@ class JobOptions(ComputeOptions):
     """Processes that load batches ahead; 0 loads in the training thread."""
     splits: int = 0
     """Number of slices the model is divided into; 0 makes each of its blocks a slice."""
-    split_index: int = 1
-    """The head holds slices [0, split_index): 0 is cloud-only, SPLITS edge-only."""
+    split_index: int | None = None
+    """The head holds slices [0, split_index): 0 is cloud-only, SPLITS edge-only; default 1."""
     cut: str = ""
     """Cut behind this module or operation of the model instead, such as features.3 or features.3.relu."""
     epochs: int = 10
@@ -125,13 +125,17 @@ class JobOptions(ComputeOptions):
         for name, low in (("epochs", 0), ("batch_size", 1), ("num_classes", 1), ("stale_it", 0), ("seed", 0)):
             if getattr(self, name) < low:
                 raise UsageError(f"--{name} is {getattr(self, name)}; it must be {low} or more")
-        for name, low in (("report_freq", 1), ("workers", 0), ("splits", 0), ("split_index", 0), ("lr", 0)):
+        for name, low in (("report_freq", 1), ("workers", 0), ("splits", 0), ("lr", 0)):
             if not low <= getattr(self, name) < math.inf:
                 raise UsageError(f"--{name} is {getattr(self, name)}; it must be {low} or more")
+        if self.split_index is not None and self.split_index < 0:
+            raise UsageError(f"--split_index is {self.split_index}; it must be 0 or more")
         if self.seed >= 1 << 63:
             raise UsageError(f"--seed is {self.seed}; it must be below 2**63")
         if not 0 <= self.dropout < 1:
             raise UsageError(f"--dropout is {self.dropout}; it is a probability, 0 up to 1")
+        if self.cut and (self.splits or self.split_index is not None):
+            raise UsageError("--cut names the cut that --splits and --split_index count off; give one or the other")
         if self.compress and self.compress_up and self.compress_down:
             raise UsageError("--compress says the same as --compress_up and --compress_down; leave it out")
         if self.use_EF and self.codecs[0].split("+")[0] == "none":

@@ -105,8 +105,9 @@ def _choose_cut(graph: Graph, options: JobOptions) -> tuple[CutPoint, int, int]:
             return graph.find(int(options.cut) if options.cut.isdigit() else options.cut), -1, -1
         slices = graph.slices(options.splits or graph.blocks)
         splits = len(slices) - 1
-        if options.split_index > splits:
-            raise UsageError(f"--split_index is {options.split_index}; {options.model} is in {splits} slices here")
-        return graph.find(slices[options.split_index]), splits, options.split_index
+        index = 1 if options.split_index is None else options.split_index
+        if index > splits:
+            raise UsageError(f"--split_index is {index}; {options.model} is in {splits} slices here")
+        return graph.find(slices[index]), splits, index
     except PartitionError as error:
         raise UsageError(f"{options.model}: {error}") from None

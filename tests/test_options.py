@@ -32,6 +32,8 @@ def test_the_defaults_make_sense(options: type[JobOptions]) -> None:
         ({"workers": -1}, "--workers is -1; it must be 0 or more"),
         ({"splits": -1}, "--splits is -1; it must be 0 or more"),
         ({"split_index": -1}, "--split_index is -1; it must be 0 or more"),
+        ({"cut": "features.3", "split_index": 2}, "--cut names the cut that"),
+        ({"cut": "features.3", "splits": 19}, "--cut names the cut that"),
         ({"lr": -0.1}, "--lr is -0.1; it must be 0 or more"),
         ({"lr": float("nan")}, "--lr is nan; it must be 0 or more"),
         ({"lr": float("inf")}, "--lr is inf; it must be 0 or more"),
