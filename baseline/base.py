@@ -14,7 +14,7 @@ from discriminative.train import report, train_in_process
 def main() -> None:
     """Train the job of the command line in this process."""
     options = parse(BaseOptions)
-    options.prepare_torch()
+    options.prepare()
     print(report(train_in_process(plan_job(options), options)))
 
 

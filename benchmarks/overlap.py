@@ -34,6 +34,8 @@ class Options:
     """Runs of each row; the one of median step time is shown."""
     json: Path | None = None
     """Also write the rows to this file."""
+    debug: bool = False
+    """Show tracebacks."""
 
 
 @dataclass(frozen=True)

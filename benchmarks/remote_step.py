@@ -24,7 +24,7 @@ from common.training.prepare import largest_body, make_head, make_tail, prepare
 from common.training.remote import open_session
 from common.training.schedule import Schedule
 from common.training.serve import Recipe, Server
-from common.training.timed import TimedTail, busy_clock
+from common.training.timed import TimedTail, busy_timer
 from common.wire.messages import Job
 
 _BATCH, _FEATURES, _CLASSES = 32, 64, 10
@@ -93,7 +93,7 @@ class Edge:
         job = self._job("quick")
         head = make_head(self._prepared, job, device="cpu", taylor=False)
         tail = make_tail(self._prepared, job, device="cpu", objective=objective)
-        clock = busy_clock("cpu")
+        clock = busy_timer("cpu")
         journal = Journal(clock)
         return _steps_s(TrainingPath(head, InProcess(head, TimedTail(tail, clock), journal), journal), steps)
 
@@ -119,7 +119,7 @@ class Edge:
         head = make_head(self._prepared, job, device="cpu", taylor=False)
         session = open_session(HOST, *self._ports, job, largest_body(self._prepared.graph, job))
         with session.control:
-            journal = Journal(busy_clock("cpu"))
+            journal = Journal(busy_timer("cpu"))
             with Remote(head, session.training, journal, queue_limit=_QUEUE_LIMIT, most_under_way=1) as carrier:
                 yield TrainingPath(head, carrier, journal)
                 carrier.finish()

@@ -49,6 +49,8 @@ class Options:
     """How long the waiting processes wait."""
     json: Path | None = None
     """Also write the rows to this file."""
+    debug: bool = False
+    """Show tracebacks."""
 
 
 def main() -> None:

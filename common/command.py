@@ -5,6 +5,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from itertools import takewhile
 from types import FrameType
 from typing import NoReturn
 
@@ -20,7 +21,7 @@ def run_command(main: Callable[[], None], *, until_stopped: bool = False) -> NoR
     An error is told as one line on stderr; ``--debug`` anywhere on the command line shows its traceback.
     SIGTERM ends the program as an orderly exit, so that files are closed and sockets released.
     """
-    debug = "--debug" in sys.argv
+    debug = "--debug" in list(takewhile(lambda word: word != "--", sys.argv))
     signal.signal(signal.SIGTERM, _leave)
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.INFO, format="%(message)s", stream=sys.stderr, force=True

@@ -39,3 +39,7 @@ class PeerError(TandemError):
 
 class ConnectionLost(TandemError):
     """The connection to the peer could not be made, or broke."""
+
+
+class PeerSilent(ConnectionLost):
+    """No byte moved for too long."""

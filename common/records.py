@@ -2,9 +2,11 @@
 
 import csv
 import json
+import math
 import os
 import platform
 import sys
+import tempfile
 import time
 from dataclasses import asdict, is_dataclass
 from importlib import metadata
@@ -12,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from common.errors import UsageError
 
 _PACKAGES = ("tandem", "torch", "torchvision", "numpy", "msgspec", "zstandard", "lz4", "xxhash")
 
@@ -25,14 +29,39 @@ def new_folder(run_dir: Path, name: str) -> Path:
             folder.mkdir(parents=True)
         except FileExistsError:
             continue
+        except OSError as error:
+            raise UsageError(f"the run folder {folder} cannot be made: {error.strerror}") from None
         return folder
     raise FileExistsError(f"{run_dir} has too many runs called {stem}")
+
+
+def check_run_dir(run_dir: Path) -> None:
+    """Make the folder for run folders, before any work is done for a run that could not be recorded.
+
+    Raises:
+        UsageError: it cannot be made or written to.
+    """
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=run_dir):
+            pass
+    except OSError as error:
+        raise UsageError(f"--run_dir {run_dir} cannot be written to: {error.strerror}; name another folder") from None
 
 
 def write_json(path: Path, value: object) -> None:
     """Write a value as indented JSON; dataclasses and messages as objects."""
     plain = asdict(value) if is_dataclass(value) and not isinstance(value, type) else msgspec.to_builtins(value)
-    path.write_text(json.dumps(plain, indent=2, default=str) + "\n")
+    path.write_text(json.dumps(finite(plain), indent=2, default=str) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """``value`` with null in the place of NaN and infinite numbers, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def software_version() -> str:

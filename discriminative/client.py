@@ -2,7 +2,7 @@
 
 from common.command import run_command
 from common.config import parse
-from discriminative.options import ClientOptions
+from discriminative.options import ClientOptions, check_ports
 from discriminative.recipe import plan_job
 from discriminative.train import report, train_in_process, train_with_server
 
@@ -10,7 +10,8 @@ from discriminative.train import report, train_in_process, train_with_server
 def main() -> None:
     """Train the job of the command line; with the whole model on the edge no server is needed."""
     options = parse(ClientOptions)
-    options.prepare_torch()
+    options.prepare()
+    check_ports(port=options.port, hyperport=options.hyperport)
     plan = plan_job(options)
     run = train_in_process(plan, options) if plan.edge_only else train_with_server(plan, options)
     print(report(run))

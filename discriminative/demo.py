@@ -13,8 +13,10 @@ from typing import Any
 
 from common.command import run_command
 from common.config import parse
+from common.errors import UsageError
 from common.link.contexts import parse_context
 from common.planning.cost import smallest_sufficient_staleness
+from common.records import check_run_dir
 from discriminative.demo_figure import draw
 from discriminative.testbed import Testbed
 
@@ -47,6 +49,9 @@ def main() -> None:
     """Run both and print the table."""
     options = parse(DemoOptions)
     context = parse_context(options.link)
+    if options.epochs < 1:
+        raise UsageError(f"--epochs is {options.epochs}; a comparison needs 1 or more")
+    check_run_dir(options.run_dir)
     if (os.cpu_count() or 1) < 2:
         log.warning("note: this machine has one core, so edge and cloud cannot compute at the same time")
     print(f"edge and cloud on this machine, a core each; between them {context.name}: {context}")

@@ -10,7 +10,10 @@ import tyro
 
 from common.codec import make_codec
 from common.errors import UsageError
+from common.records import check_run_dir
 from common.training.optimizers import find_preset
+
+DEVICES = ("cpu", "cuda")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,17 +31,26 @@ class ComputeOptions:
     debug: bool = False
     """Show tracebacks and debug messages."""
 
-    def prepare_torch(self) -> None:
-        """Check the device and set the number of threads."""
+    def prepare(self) -> None:
+        """Check device and run folder, and set the number of threads."""
         try:
-            torch.empty(0, device=self.device)
+            if torch.empty(0, device=self.device).device.type not in DEVICES:
+                raise RuntimeError(f"it is none of {', '.join(DEVICES)}")
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
             raise UsageError(f"--device {self.device} cannot be used: {reason}; --device cpu always can") from None
         if self.threads < 0 or self.queue_limit < 1:
             raise UsageError("--threads must be 0 or more, and --queue_limit 1 or more")
+        check_run_dir(self.run_dir)
         if self.threads:
             torch.set_num_threads(self.threads)
+
+
+def check_ports(**ports: int) -> None:
+    """Raises UsageError where a port is none."""
+    for name, port in ports.items():
+        if not 0 <= port < 1 << 16:
+            raise UsageError(f"--{name} is {port}; ports go from 0 to 65535")
 
 
 @dataclass(frozen=True, kw_only=True)

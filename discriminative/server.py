@@ -8,7 +8,7 @@ from common.config import parse
 from common.models.registry import input_shape
 from common.training.optimizers import find_preset
 from common.training.serve import Server
-from discriminative.options import ServerOptions
+from discriminative.options import ServerOptions, check_ports
 from discriminative.recipe import RECIPE, WORKLOAD
 
 log = logging.getLogger(__name__)
@@ -17,7 +17,8 @@ log = logging.getLogger(__name__)
 def main() -> None:
     """Serve sessions until interrupted."""
     options = parse(ServerOptions)
-    options.prepare_torch()
+    options.prepare()
+    check_ports(port=options.port, hyperport=options.hyperport)
     pinned = {
         name: value
         for name in ("model", "num_classes", "splits", "split_index", "optim")

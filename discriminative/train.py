@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
+from common.errors import ConnectionLost
 from common.records import new_folder
 from common.training.carrier import Carrier, InProcess, Remote
 from common.training.journal import Journal
@@ -13,7 +14,7 @@ from common.training.prepare import largest_body, make_head, make_tail
 from common.training.recorder import Recorder
 from common.training.remote import open_session
 from common.training.schedule import Schedule
-from common.training.timed import TimedTail, busy_clock
+from common.training.timed import TimedTail, busy_timer
 from common.training.trainer import Plan as TrainingPlan
 from common.training.trainer import run_training
 from discriminative.options import ClientOptions, JobOptions
@@ -39,21 +40,23 @@ def train_with_server(plan: Plan, options: ClientOptions) -> Finished:
         for note in session.notes:
             log.warning("note: %s", note)
         log.info("session %s at %s, round trip %.1f ms", session.name, session.training.peer, 1e3 * session.rtt_s)
-        journal = Journal(busy_clock(options.device))
+        journal = Journal(busy_timer(options.device))
         journal.clock_offset_s = session.clock_offset_s
         most = max(plan.job.stale_it, options.queue_limit) + 1
         with Remote(head, session.training, journal, queue_limit=options.queue_limit, most_under_way=most) as carrier:
-            return _train(plan, options, Path(head, carrier, journal), {"rtt_s": session.rtt_s})
+            return _train(
+                plan, options, Path(head, carrier, journal), {"rtt_s": session.rtt_s, "session": session.name}
+            )
 
 
 def train_in_process(plan: Plan, options: JobOptions) -> Finished:
     """Train with head and tail in this process."""
     head = make_head(plan.prepared, plan.job, device=options.device, taylor=bool(options.use_EF))
     tail = make_tail(plan.prepared, plan.job, device=options.device, objective=objective)
-    clock = busy_clock(options.device)
-    journal = Journal(clock)
-    carrier: Carrier = InProcess(head, TimedTail(tail, clock), journal)
-    return _train(plan, options, Path(head, carrier, journal), {"rtt_s": 0.0})
+    timer = busy_timer(options.device)
+    journal = Journal(timer)
+    carrier: Carrier = InProcess(head, TimedTail(tail, timer), journal)
+    return _train(plan, options, Path(head, carrier, journal), {"rtt_s": 0.0, "session": None})
 
 
 def _train(plan: Plan, options: JobOptions, path: Path, facts: dict[str, Any]) -> Finished:
@@ -83,8 +86,14 @@ def _train(plan: Plan, options: JobOptions, path: Path, facts: dict[str, Any]) -
         "seed": job.seed,
     }
     training = TrainingPlan(job.epochs, Schedule(options.schedule), job.stale_it, options.queue_limit)
-    with Recorder(folder, options, options.report_freq) as recorder:
-        return Finished(run_training(path, plan.train, plan.test, training, recorder, facts), folder)
+    try:
+        with Recorder(folder, options, options.report_freq) as recorder:
+            return Finished(run_training(path, plan.train, plan.test, training, recorder, facts), folder)
+    except ConnectionLost as error:
+        raise ConnectionLost(
+            f"{error}; the run stops here, and its records so far are in {folder}: "
+            "see to the server and the network, then start anew"
+        ) from None
 
 
 def report(run: Finished) -> str:
@@ -98,5 +107,6 @@ def report(run: Finished) -> str:
         f"step time {1e3 * summary['step_time_s']:.1f} ms{ratio} (stages, ms: {stages})\n"
         f"per step {summary['bytes_up_per_step'] / 1e6:.3f} MB up, "
         f"{summary['bytes_down_per_step'] / 1e6:.3f} MB down\n"
-        f"records: {run.folder}"
+        + (f"the server keeps the tail under the session's name, {summary['session']}\n" if summary["session"] else "")
+        + f"records: {run.folder}"
     )

@@ -1,5 +1,6 @@
 """Memory of a command over time: ``python -m quantify.memory [--interval_ms 50] [--out FILE.csv] -- COMMAND...``."""
 
+import contextlib
 import csv
 import subprocess
 import sys
@@ -43,6 +44,10 @@ def main() -> None:
     options = parse(Options, flags)
     if options.interval_ms <= 0:
         raise UsageError(f"--interval_ms is {options.interval_ms:g}; it must be above 0")
+    try:
+        options.out.touch()
+    except OSError as error:
+        raise UsageError(f"--out {options.out} cannot be written: {error.strerror}; name another file") from None
     samples, code = measure(command, options.interval_ms / 1e3)
     write_table(options.out, samples)
     peak = max(samples, key=lambda sample: sample.resident_bytes)
@@ -66,12 +71,15 @@ def measure(command: list[str], interval_s: float) -> tuple[list[Sample], int]:
     except OSError as error:
         raise UsageError(f"{command[0]} cannot be started: {error.strerror}") from None
     samples = []
-    while True:
-        samples.append(_sample(process, time.perf_counter() - start))
-        try:
-            return samples, process.wait(interval_s)
-        except (psutil.TimeoutExpired, subprocess.TimeoutExpired):
-            continue
+    try:
+        while True:
+            samples.append(_sample(process, time.perf_counter() - start))
+            with contextlib.suppress(psutil.TimeoutExpired, subprocess.TimeoutExpired):
+                return samples, process.wait(interval_s)
+    except BaseException:
+        process.terminate()  # whoever stops the measurement stops what is measured
+        process.wait()
+        raise
 
 
 def write_table(path: Path, samples: list[Sample]) -> None:
@@ -98,7 +106,7 @@ def _sample(process: psutil.Popen, time_s: float) -> Sample:
 
 
 def _divided(words: list[str]) -> tuple[list[str], list[str]]:
-    if "--help" in words or "-h" in words:
+    if "--" not in words and ("--help" in words or "-h" in words):
         return words, []
     if "--" not in words or words[-1] == "--":
         raise UsageError("give the command to measure behind --, as in: python -m quantify.memory -- python app.py")

@@ -13,7 +13,7 @@ from discriminative.options import BaseOptions, ClientOptions, JobOptions, Serve
 @pytest.mark.parametrize("options", [ClientOptions, BaseOptions])
 def test_the_defaults_make_sense(options: type[JobOptions]) -> None:
     options().check()
-    options().prepare_torch()
+    options().prepare()
 
     assert options().codecs == ("int8", "fp16")
     assert options() == parse(options, [])
@@ -98,7 +98,7 @@ def test_a_codec_of_one_direction_goes_before_that_of_both(changes: dict[str, An
 )
 def test_a_machine_that_cannot_compute_so(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        ServerOptions(**changes).prepare_torch()
+        ServerOptions(**changes).prepare()
 
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
@@ -107,9 +107,9 @@ def test_a_machine_that_cannot_compute_so(changes: dict[str, Any], message: str)
 def test_threads_are_set_where_they_are_given() -> None:
     before = torch.get_num_threads()
     try:
-        ServerOptions(threads=1).prepare_torch()
+        ServerOptions(threads=1).prepare()
         assert torch.get_num_threads() == 1
-        ServerOptions(threads=0).prepare_torch()
+        ServerOptions(threads=0).prepare()
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)

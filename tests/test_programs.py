@@ -133,7 +133,7 @@ def test_what_cannot_be_carried_out_is_told_before_any_network(flags: list[str],
 def plan(flags: list[str]) -> None:
     """What the client does before it connects."""
     options = parse(ClientOptions, flags)
-    options.prepare_torch()
+    options.prepare()
     plan_job(options)
 
 

@@ -1,14 +1,15 @@
 """Whatever one client does, it hears why, and the server goes on serving the others."""
 
-import logging
 import socket
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import torch
 
 from common.errors import ConnectionLost, PeerError
 from common.training.prepare import largest_body, make_head
@@ -196,15 +197,14 @@ def test_activations_that_do_not_fit_are_refused(
 
 @pytest.mark.slow
 def test_labels_beyond_the_classes_fail_that_session_only(
-    server: Server, plan: Plan, images: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    server: Server, plan: Plan, images: str, tmp_path: Path
 ) -> None:
-    caplog.set_level(logging.CRITICAL)
     session = opened(server, plan)
     message, buffers = uploads(plan)
     buffers[-2] = memoryview(bytes([200]) * 20)
     with session.control, session.training:
         session.training.send(message, buffers)
-        with pytest.raises(PeerError, match="out of bounds"):
+        with pytest.raises(PeerError, match="labels from 200 to 200 came; the job has 10 classes"):
             session.training.receive()
     assert trains(server, images, tmp_path)
 
@@ -232,6 +232,100 @@ def test_two_sessions_at_once_do_not_disturb_each_other(
         message, buffers = uploads(plan)
         waiting.training.send(message, buffers)
         assert waiting.training.receive().frame.message.step == 0  # type: ignore[union-attr]
+
+
+@pytest.mark.slow
+def test_sessions_that_open_while_another_trains_change_nothing(
+    server: Server, plan: Plan, images: str, tmp_path: Path
+) -> None:
+    """Building and tracing a model use torch's generator and its hook into nn.Module, which all threads share."""
+    alone = options(images, tmp_path, server, epochs=6, dropout=0.2, compress="none")
+    expected = train_with_server(plan_job(alone), alone).summary
+    over = threading.Event()
+
+    def keep_opening() -> list[tuple[str, ...]]:
+        notes = []
+        while not over.is_set():
+            session = opened(server, plan)
+            session.training.close()
+            session.control.close()
+            notes.append(session.notes)
+        return notes
+
+    with ThreadPoolExecutor(2) as pool:
+        others = [pool.submit(keep_opening) for _ in range(2)]
+        summary = train_with_server(plan_job(alone), alone).summary
+        over.set()
+        notes = [note for other in others for note in other.result(60)]
+    assert summary["parameters_digest"] == expected["parameters_digest"]
+    assert len(notes) > 2
+    assert not any(notes), "the seed gave other first weights"
+
+
+@pytest.mark.slow
+def test_a_model_too_large_is_refused_before_it_is_built(server: Server, plan: Plan) -> None:
+    with pytest.raises(PeerError, match="num_classes is 70000; it must be 1 to 65536"):
+        opened(server, plan, num_classes=70_000)
+
+
+@pytest.mark.slow
+def test_a_random_state_that_is_none_is_a_protocol_error(server: Server, plan: Plan) -> None:
+    session = opened(server, plan)
+    message, buffers = uploads(plan)
+    state = torch.get_rng_state()
+    with session.control, session.training:
+        zeros = memoryview(bytes(len(state)))
+        session.training.send(msgspec.structs.replace(message, random_state=True), [*buffers, zeros])
+        with pytest.raises(PeerError, match="random state that is none"):
+            session.training.receive()
+
+
+@pytest.mark.slow
+def test_swapped_ports_are_told(server: Server, images: str, tmp_path: Path) -> None:
+    swapped = options(images, tmp_path, port=server.hyperport, hyperport=server.port)
+    with pytest.raises(PeerError, match="are --port and --hyperport swapped"):
+        train_with_server(plan_job(swapped), swapped)
+
+
+def test_a_server_that_cannot_accept_for_a_while_accepts_again(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Out of file descriptors, say."""
+    real, failures = socket.socket.accept, [OSError(24, "Too many open files")]
+
+    def accept(self: socket.socket) -> tuple[socket.socket, Any]:
+        if failures:
+            raise failures.pop()
+        return real(self)
+
+    monkeypatch.setattr(socket.socket, "accept", accept)
+    for _ in range(2):  # the first wakes the call that waits since before; the next one fails, and is repeated
+        with connect("127.0.0.1", server.port, what="--port") as connection:
+            connection.send(Attach("nobody"))
+            with pytest.raises(PeerError, match="no session 'nobody'"):
+                connection.receive()
+    assert not failures
+
+
+def test_a_connection_too_many_is_turned_away_in_words(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("common.training.serve.MAX_CONNECTIONS", 0)
+    with (
+        connect("127.0.0.1", server.port, what="--port") as connection,
+        pytest.raises(PeerError, match="has 0 connections, its most"),
+    ):
+        connection.receive()
+
+
+@pytest.mark.slow
+def test_an_edge_that_never_attaches_is_forgotten(server: Server, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("common.training.serve._ATTACH_TIMEOUT_S", 0.2)
+    with connect("127.0.0.1", server.hyperport, what="--hyperport") as control:
+        control.send(Open(PROTOCOL, "test", plan.job))
+        name = control.receive().frame.message.session  # type: ignore[union-attr]
+        with pytest.raises(PeerError, match=r"sent nothing for 0\.2 s"):
+            control.receive()
+    with connect("127.0.0.1", server.port, what="--port") as training:
+        training.send(Attach(name))
+        with pytest.raises(PeerError, match=f"no session '{name}'"):
+            training.receive()
 
 
 @pytest.mark.slow

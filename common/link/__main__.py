@@ -32,6 +32,8 @@ class LinkConfig:
     """Port that stands for the control port; 0 takes any free one."""
     seed: int = 0
     """Seed of the jitter."""
+    debug: bool = False
+    """Show tracebacks."""
 
 
 def run_link(config: LinkConfig) -> None:

@@ -1,8 +1,10 @@
-"""The table of models that can be asked for by name."""
+"""The table of models that can be asked for by name; ``torchvision:NAME`` asks for one of torchvision's."""
 
+import inspect
 from collections.abc import Callable
+from difflib import get_close_matches
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -23,6 +25,9 @@ class Entry(NamedTuple):
     """One line for the user."""
 
 
+TORCHVISION_PREFIX = "torchvision:"
+
+_LIST = "torchvision.models.list_models(torchvision.models) gives all"
 _IMAGE = (3, 32, 32)
 
 MODELS: dict[str, Entry] = {
@@ -56,15 +61,17 @@ def build_model(name: str, num_classes: int = 10, *, dropout: float = 0.0) -> nn
     """Build a model with fresh weights, drawn from torch's global generator.
 
     Args:
-        name: a key of `MODELS`, in upper or lower case.
+        name: a key of `MODELS`, or ``torchvision:`` and an image classifier of torchvision, in upper or lower case.
         num_classes: width of the last layer.
-        dropout: probability of dropping a hidden feature of the classifier; 0 leaves dropout out.
+        dropout: probability of dropping a hidden feature of the classifier; 0 leaves dropout out. Some of
+            torchvision's models know no dropout, and its transformers drop in every block.
 
     Raises:
-        UsageError: no model has this name.
+        UsageError: no model has this name, or it knows no dropout.
     """
     model = _entry(name).build(num_classes, dropout)
-    initialise(model)
+    if not _is_torchvisions(name):  # those come with weights drawn by their own rules
+        initialise(model)
     return model
 
 
@@ -74,7 +81,41 @@ def input_shape(name: str) -> tuple[int, int, int]:
 
 
 def _entry(name: str) -> Entry:
+    if _is_torchvisions(name):
+        return _torchvision_entry(name[len(TORCHVISION_PREFIX) :].lower())
     spelled = {known.lower(): known for known in MODELS}
     if name.lower() in spelled:
         return MODELS[spelled[name.lower()]]
     raise UsageError(f"no model is called {name!r}; {nearest(name, MODELS)}")
+
+
+def _is_torchvisions(name: str) -> bool:
+    return name.lower().startswith(TORCHVISION_PREFIX)
+
+
+def _torchvision_entry(name: str) -> Entry:
+    from torchvision import models  # noqa: PLC0415  costs a second
+
+    known = models.list_models(module=models)  # image classifiers; the others take or give something else
+    if name not in known:
+        if name in models.list_models():
+            raise UsageError(f"{TORCHVISION_PREFIX}{name} is no image classifier; {_LIST}")
+        close = get_close_matches(name, known, n=3, cutoff=0.0)
+        raise UsageError(f"torchvision has no image classifier {name!r}; the nearest are {', '.join(close)}; {_LIST}")
+    side = 299 if name == "inception_v3" else 224
+    return Entry(partial(_torchvision_model, name), (3, side, side), "torchvision's model, without trained weights")
+
+
+def _torchvision_model(name: str, num_classes: int, dropout: float) -> nn.Module:
+    from torchvision import models  # noqa: PLC0415  costs a second
+
+    accepted = inspect.signature(inspect.signature(models.get_model_builder(name)).return_annotation).parameters
+    options: dict[str, Any] = {}
+    if "aux_logits" in accepted:  # else training gives a tuple of three outputs
+        options = {"aux_logits": False, "init_weights": False}
+    if "dropout" in accepted:
+        options["dropout"] = dropout
+    elif dropout:
+        raise UsageError(f"--dropout is {dropout}, but torchvision builds {name} without dropout; leave it out")
+    model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **options)
+    return model

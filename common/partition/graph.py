@@ -5,11 +5,12 @@ every value computed before it that is used behind it.
 """
 
 import itertools
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import xxhash
@@ -17,6 +18,8 @@ from torch import Tensor, fx, nn
 
 from common.errors import PartitionError
 from common.partition.observe import Seen
+
+Level = Literal["stage", "module", "operation"]
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
@@ -32,6 +35,9 @@ class CutPoint:
     activation_bytes: int
     parameters_before: int
     """Number of parameters in the head."""
+    level: Level
+    """What ends here: a block of the model as `Graph.slices` has them (or the input), else a layer, else an operation
+    between layers."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,8 @@ class Graph:
     """A verified and observed trace. `points` go from 0 (all in the tail) to n (all in the head)."""
 
     def __init__(self, module: fx.GraphModule) -> None:
-        self._module = module
+        self.module = module
+        """The whole model as traced; its nodes run in their order."""
         *self._nodes, self._output = module.graph.nodes
         self._constants = self._find_constants()
         self._positions = self._find_positions()
@@ -56,14 +63,14 @@ class Graph:
     def digest(self) -> str:
         """Equal for two graphs that compute the same by parameters of the same shapes, cut by cut."""
         state = xxhash.xxh3_128()
-        for node in self._module.graph.nodes:
+        for node in self.module.graph.nodes:
             state.update(f"{node.op}|{node.name}|{_target(node)}|".encode())
             state.update(f"{node.args}|{node.kwargs}\n".encode())
             if node.op == "call_module":  # its settings, such as a stride
-                state.update(f"{self._module.get_submodule(str(node.target))}\n".encode())
+                state.update(f"{self.module.get_submodule(str(node.target))}\n".encode())
         for point in self.points:
             state.update(f"{point.name}|{[(shape[1:], dtype) for shape, dtype in point.tensors]}\n".encode())
-        for name, value in self._module.state_dict().items():
+        for name, value in self.module.state_dict().items():
             state.update(f"{name}|{tuple(value.shape)}|{value.dtype}\n".encode())
         return state.hexdigest()
 
@@ -82,6 +89,10 @@ class Graph:
             close = get_close_matches(cut, self._names, n=5, cutoff=0.0)
             raise PartitionError(f"the model has no cut {cut!r}; the nearest are {', '.join(close)}")
         return self.points[self._names[cut]]
+
+    def nodes_before(self, cut: int | str) -> int:
+        """How many nodes of `module` run before the cut."""
+        return self._positions[self.find(cut).index].nodes_before
 
     @property
     def blocks(self) -> int:
@@ -109,24 +120,32 @@ class Graph:
         Raises:
             PartitionError: no such cut, or a parameter that both sides would need.
         """
-        point = self.find(cut)
-        position = self._positions[point.index]
-        before, behind = self._nodes[: position.nodes_before], self._nodes[position.nodes_before :]
-        in_head, in_tail = set[fx.Node](), {*behind, self._output}
-        for node in reversed(before):
-            users = node.users.keys()
-            # Constants do not cross: each side computes those that it uses.
-            if node not in self._constants or not users or users & in_head:
-                in_head.add(node)
-            if node in self._constants and users & in_tail:
-                in_tail.add(node)
-        head = self._part("Head", [node for node in before if node in in_head], position.live)
-        tail = self._part(
-            "Tail", [node for node in self._nodes if node in in_tail], self._output.args[0], position.live
-        )
-        if shared := _shared_names(head, tail):
-            raise PartitionError(f"cut {point.name!r}: both sides use {', '.join(shared)}; cut elsewhere")
+        head, tail = self.chain([cut])
         return head, tail
+
+    def chain(self, cuts: Sequence[int | str]) -> list[fx.GraphModule]:
+        """The parts between several cuts, one more than those: each takes what the one before it returns.
+
+        What is computed early and used late goes through the parts between. Parameters are the model's own, by name.
+
+        Raises:
+            PartitionError: no such cut, cuts that do not ascend, or a parameter that two parts would need.
+        """
+        points = [self.find(cut) for cut in cuts]
+        for before, behind in itertools.pairwise(points):
+            if before.index >= behind.index:
+                raise PartitionError(
+                    f"cut {behind.name!r} ({behind.index}) does not come behind cut {before.name!r} ({before.index}); "
+                    "the cuts of a chain go from the input to the output"
+                )
+        positions = [self._positions[point.index] for point in points]
+        bodies = self._bodies([position.nodes_before for position in positions])
+        inputs = [(), *(position.live for position in positions)]
+        outputs = [*(position.live for position in positions), self._output.args[0]]
+        names = ["Head", *(f"Middle{number}" for number in range(1, len(cuts))), "Tail"]
+        parts = [self._part(*each) for each in zip(names, bodies, outputs, inputs, strict=False)]
+        _refuse_shared(parts, points)
+        return parts
 
     def gradients_wanted(self, cut: int | str) -> tuple[bool, ...]:
         """For each tensor that crosses: whether a trainable parameter of the head is behind it."""
@@ -136,6 +155,16 @@ class Graph:
             if _seen(node).differentiable and (has_trainable or trained & set(node.all_input_nodes)):
                 trained.add(node)
         return tuple(node in trained for node in self._positions[self.find(cut).index].live)
+
+    def _bodies(self, bounds: Sequence[int]) -> list[list[fx.Node]]:
+        """Nodes of each part between ``bounds``, in order. Constants do not cross: each part computes those it uses."""
+        places: dict[fx.Node, set[int]] = {self._output: {len(bounds)}}
+        for i, node in reversed(list(enumerate(self._nodes))):
+            if node in self._constants and node.users:
+                places[node] = set[int]().union(*(places[user] for user in node.users))
+            else:
+                places[node] = {bisect_right(bounds, i)}
+        return [[node for node in self._nodes if part in places[node]] for part in range(len(bounds) + 1)]
 
     def _find_constants(self) -> set[fx.Node]:
         """Parameters, buffers, and what is computed from nothing else."""
@@ -172,6 +201,7 @@ class Graph:
 
     def _describe_points(self) -> list[CutPoint]:
         points, seen, start = [], set[nn.Parameter](), 0
+        stages = {0, *self._block_ends}
         for index, position in enumerate(self._positions):
             for node in self._nodes[start : position.nodes_before]:
                 if node not in self._constants:
@@ -179,18 +209,20 @@ class Graph:
             start = position.nodes_before
             tensors = tuple(tensor for node in position.live if (tensor := _seen(node).tensor))
             nbytes = sum(torch.Size(shape).numel() * dtype.itemsize for shape, dtype in tensors)
-            name = "input" if index == 0 else _point_name(self._nodes[position.nodes_before - 1])
-            points.append(CutPoint(index, name, tensors, nbytes, sum(p.numel() for p in seen)))
+            last = self._nodes[position.nodes_before - 1]
+            name = "input" if index == 0 else _point_name(last)
+            level: Level = "stage" if index in stages else "module" if last.op == "call_module" else "operation"
+            points.append(CutPoint(index, name, tensors, nbytes, sum(p.numel() for p in seen), level))
         return points
 
     def _own_parameters(self, node: fx.Node) -> list[nn.Parameter]:
         """Parameters that the node uses, those in the constants it takes included."""
         own = [p for each in node.all_input_nodes if each in self._constants for p in self._own_parameters(each)]
         if node.op == "call_module":
-            return [*own, *self._module.get_submodule(str(node.target)).parameters()]
+            return [*own, *self.module.get_submodule(str(node.target)).parameters()]
         if node.op == "get_attr":
             path, _, name = str(node.target).rpartition(".")
-            value = getattr(self._module.get_submodule(path), name)
+            value = getattr(self.module.get_submodule(path), name)
             return [*own, value] if isinstance(value, nn.Parameter) else own
         return own
 
@@ -214,13 +246,13 @@ class Graph:
         runs = itertools.groupby(range(len(blocks)), key=blocks.__getitem__)
         return [max(run) + 1 for _, run in runs]
 
-    def _part(self, name: str, body: Sequence[fx.Node], outputs: Any, inputs: Sequence[fx.Node] = ()) -> fx.GraphModule:
+    def _part(self, name: str, body: Sequence[fx.Node], outputs: Any, inputs: Sequence[fx.Node]) -> fx.GraphModule:
         graph = fx.Graph()
         copies = {node: graph.placeholder(node.name) for node in inputs}
         for node in body:
             copies[node] = graph.node_copy(node, copies.__getitem__)
         graph.output(fx.node.map_arg(outputs, copies.__getitem__))
-        return fx.GraphModule(self._module, graph, name)
+        return fx.GraphModule(self.module, graph, name)
 
 
 def _seen(node: fx.Node) -> Seen:
@@ -245,6 +277,14 @@ def _point_name(node: fx.Node) -> str:
 
 def _target(node: fx.Node) -> str:
     return node.target if isinstance(node.target, str) else f"{node.target.__module__}.{node.target.__name__}"
+
+
+def _refuse_shared(parts: Sequence[nn.Module], points: Sequence[CutPoint]) -> None:
+    """Raises PartitionError where two parts have a parameter or buffer in common; ``points`` are between them."""
+    for first, second in itertools.combinations(range(len(parts)), 2):
+        if shared := _shared_names(parts[first], parts[second]):
+            cuts = ", ".join(repr(point.name) for point in points[first:second])
+            raise PartitionError(f"cut {cuts}: both sides use {', '.join(shared)}; cut elsewhere")
 
 
 def _shared_names(head: nn.Module, tail: nn.Module) -> list[str]:

@@ -96,7 +96,8 @@ class Remote:
     def collect(self) -> Answer:
         """The next decoded answer."""
         answer = self._duplex.collect()
-        assert isinstance(answer, Answer), "`Finished` comes only behind `Finish`"  # noqa: S101
+        if not isinstance(answer, Answer):
+            raise ProtocolError("the peer sent 'finished' before this side did")
         return answer
 
     def arrived(self) -> int:
@@ -107,7 +108,8 @@ class Remote:
         """Tell the tail that the run is over; digests of its parameters and buffers."""
         self._duplex.submit(Finish())
         finished = self._duplex.collect()
-        assert isinstance(finished, Finished), "all answers were collected before"  # noqa: S101
+        if not isinstance(finished, Finished):
+            raise ProtocolError("the peer sent another answer where 'finished' was due")
         return finished.digests
 
     def _encode(self, item: Upload | Finish) -> list[Buffer]:

@@ -13,7 +13,7 @@ from common.codec.spec import dtype_name, to_bytes
 from common.errors import ProtocolError
 from common.training.exchange import Answer, Outgoing, Upload
 from common.training.optimizers import Updater
-from common.training.randomness import step_stream
+from common.training.randomness import one_at_a_time, step_stream
 from common.training.session import AnswerOrder
 from common.wire.framing import Frame
 from common.wire.messages import Activations, Gradients, TensorSpec
@@ -74,11 +74,6 @@ class Head:
         self._pending: dict[int, _Pending] = {}
         self._order = AnswerOrder()
 
-    @property
-    def in_flight(self) -> int:
-        """Steps whose gradient has not been applied."""
-        return len(self._pending)
-
     def forward(
         self,
         step: int,
@@ -106,7 +101,7 @@ class Head:
         if training:
             shapes = tuple(tuple(each.shape) for each in compress(outputs, self._gradients_wanted))
             self._pending[step] = _Pending(epoch, inputs, shapes, outputs if keep else None)
-        self._order.sent(step, len(labels))
+        self._order.sent(step, len(labels), training)
         return Upload(step, epoch, training, outputs, labels, ids, self._gradients_wanted, drawn)
 
     def encode(self, upload: Upload) -> Outgoing:
@@ -145,7 +140,7 @@ class Head:
             raise ProtocolError(f"the peer sent {type(message).__name__} where gradients were due")
         self._order.gradients(message)
         shapes = tuple(spec.shape for spec in message.payload.tensors)
-        if shapes and self._pending[message.step].shapes != shapes:
+        if shapes != (self._pending[message.step].shapes if message.training else ()):
             raise ProtocolError(f"gradients of shapes {shapes} came; step {message.step} has other activations")
         gradients = self._codec_down.decode(Encoded(message.payload, frame.buffers))
         return Answer(
@@ -178,7 +173,8 @@ class Head:
         if self.part.training != training:
             self.part.train(training)
         if not training:
-            return self.part(*inputs), None
+            with one_at_a_time:
+                return self.part(*inputs), None
         with step_stream(self._seed, step, self._device) as stream:
             outputs: tuple[Tensor, ...] = self.part(*inputs)
         return outputs, stream.drawn

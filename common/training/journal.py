@@ -1,7 +1,7 @@
 """What happened when: the spans of a run's timeline, and the numbers of each step.
 
-A step's stage times count work, not waiting: a thread's CPU time on a CPU, and the time until the device is done on
-a GPU. So the stages of threads that share a core add up to what the core had to do.
+A step's stage times count work, not waiting: a thread's CPU time, or the time on a GPU's stream. So the stages of
+threads that share a core add up to what the core had to do.
 """
 
 import threading
@@ -41,23 +41,23 @@ class Journal:
     """Written by several threads; `take` hands a finished step's numbers over.
 
     Args:
-        busy_clock: of the device of this side.
+        timer: times work on the device of this side (`common.training.timed.busy_timer`).
     """
 
-    def __init__(self, busy_clock: Callable[[], float]) -> None:
+    def __init__(self, timer: Callable[[], Callable[[], float]]) -> None:
         self.spans: list[Span] = []
         self.clock_offset_s = 0.0
         """The tail's clock minus this side's, as well as the handshake could tell; for the picture only."""
-        self._busy = busy_clock
+        self._timer = timer
         self._steps: defaultdict[int, StepNumbers] = defaultdict(StepNumbers)
         self._lock = threading.Lock()
 
     @contextmanager
     def work(self, name: str, step: int, *, training: bool = True) -> Iterator[None]:
         """Times work of this side."""
-        start, busy = time.perf_counter(), self._busy()
+        start, stop = time.perf_counter(), self._timer()
         yield
-        busy = self._busy() - busy
+        busy = stop()
         self._add_span(f"edge {name}", name, step, start, time.perf_counter() - start)
         if training:
             self.add(step, "edge", busy)

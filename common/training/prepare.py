@@ -7,13 +7,17 @@ import torch
 from torch import nn
 
 from common.codec import make_codec
+from common.errors import UsageError
 from common.partition import trace
 from common.partition.graph import Graph
 from common.training.digest import combined_digest, parameter_digests
 from common.training.head import Head
 from common.training.optimizers import Updater, find_preset
+from common.training.randomness import one_at_a_time
 from common.training.tail import Objective, Tail
 from common.wire.messages import Job
+
+MAX_MODEL_BYTES = 4 << 30
 
 
 @dataclass(frozen=True)
@@ -28,14 +32,26 @@ def prepare(build: Callable[[], nn.Module], input_shape: tuple[int, ...], seed: 
     """Build the model with the seed's weights and trace it; torch's own random state stays as it was.
 
     Raises:
-        UsageError: there is no such model.
+        UsageError: there is no such model, or it is too large.
         PartitionError: it cannot be traced.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = build()
-        example = torch.rand(2, *input_shape)
-    return Prepared(trace(model, (example,)), combined_digest(parameter_digests(model)))
+    with one_at_a_time:
+        _check_size(build)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = build()
+            example = torch.rand(2, *input_shape)
+        return Prepared(trace(model, (example,)), combined_digest(parameter_digests(model)))
+
+
+def _check_size(build: Callable[[], nn.Module]) -> None:
+    """Refuse a model too large, before any memory is taken for it."""
+    with torch.device("meta"):
+        nbytes = sum(each.numel() * each.element_size() for each in build().state_dict().values())
+    if nbytes > MAX_MODEL_BYTES:
+        raise UsageError(
+            f"the model's parameters would take {nbytes / 2**20:.0f} MiB; the limit is {MAX_MODEL_BYTES / 2**20:.0f}"
+        )
 
 
 def make_head(prepared: Prepared, job: Job, *, device: str, taylor: bool) -> Head:
@@ -65,6 +81,7 @@ def make_tail(prepared: Prepared, job: Job, *, device: str, objective: Objective
         objective=objective,
         shapes=crossing_shapes(prepared.graph, job.cut),
         batch_size=job.batch_size,
+        num_classes=job.num_classes,
         seed=job.seed,
         device=device,
     )

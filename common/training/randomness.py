@@ -12,8 +12,15 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-# torch's generators belong to the process; head and tail, or several tails, may share one.
-_generator_lock = threading.Lock()
+from common.errors import ProtocolError
+
+one_at_a_time = threading.Lock()
+"""Held by each forward pass, and while a model is built and traced.
+
+torch's generators belong to the process, and torch.fx replaces `nn.Module.__call__` for all threads while it traces:
+without the lock, the sessions of a server (or head and tail in one process) would draw each other's random numbers,
+and run into each other's tracer.
+"""
 
 
 class StepStream:
@@ -43,14 +50,14 @@ def step_stream(seed: int, step: int, device: torch.device, state: Tensor | None
         state: continue from here (bytes of the same kind of generator) instead of from the seed.
     """
     stream = StepStream()
-    with _generator_lock:
+    with one_at_a_time:
         outer = _get_state(device)
         try:
             _seed(device, step_seed(seed, step))
             fresh = _get_state(device)
             if state is not None and state.shape == fresh.shape:
                 fresh = state
-                _set_state(device, state)
+                _continue_from(device, state)
             yield stream
             behind = _get_state(device)
             if not torch.equal(behind, fresh):
@@ -72,6 +79,13 @@ def _seed(device: torch.device, seed: int) -> None:
 
 def _get_state(device: torch.device) -> Tensor:
     return _generator(device).get_state()
+
+
+def _continue_from(device: torch.device, state: Tensor) -> None:
+    try:
+        _set_state(device, state)
+    except RuntimeError as error:
+        raise ProtocolError(f"the peer sent a random state that is none: {error}") from None
 
 
 def _set_state(device: torch.device, state: Tensor) -> None:

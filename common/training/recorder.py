@@ -1,6 +1,8 @@
 """Writes a run's folder while it trains: steps, epochs, timeline, summary."""
 
 import json
+import logging
+import math
 import resource
 import sys
 import time
@@ -13,11 +15,13 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from common.records import CsvTable, environment, write_json
+from common.records import CsvTable, environment, finite, write_json
 from common.training.journal import STAGES, Span
 from common.training.loop import StepDone
 from common.training.score import Score
 from common.training.trace_file import write_trace
+
+log = logging.getLogger(__name__)
 
 WARM_UP_STEPS = 5
 
@@ -56,6 +60,7 @@ class Recorder:
         self._board = SummaryWriter(str(folder))
         self._steady, self._all = _Means(), _Means()
         self._bytes_up = self._bytes_down = self._samples = 0
+        self._diverged = False
         self._started_s = time.perf_counter()
         self._before_s = self._started_s
         self.last_epoch: dict[str, float] = {}
@@ -77,6 +82,9 @@ class Recorder:
         """A training step is over."""
         seconds, self._before_s = done.ended_s - self._before_s, done.ended_s
         numbers = done.numbers
+        if not math.isfinite(done.loss) and not self._diverged:
+            self._diverged = True
+            log.warning("step %d: the loss is %s: training has diverged; a smaller --lr helps", done.step, done.loss)
         self.trained.add(done.loss, done.correct, done.count)
         self._all.add(done, seconds)
         if done.steady and done.step >= WARM_UP_STEPS:
@@ -97,7 +105,7 @@ class Recorder:
             "wall_s": done.ended_s - self._started_s,
             **{f"{stage}_s": value for stage, value in numbers.stages_s.items()},
         }
-        self._metrics.write(json.dumps(row) + "\n")
+        self._metrics.write(json.dumps(finite(row)) + "\n")
         if done.step % self._report_freq == 0:
             for name in ("loss", "step_s", "staleness", *(f"{stage}_s" for stage in STAGES)):
                 self._board.add_scalar(f"step/{name}", row[name], done.step)

@@ -15,20 +15,25 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from common.errors import ConnectionLost, JobRefused, PeerError, ProtocolError, TandemError
-from common.records import new_folder, software_version, write_json
+from common.errors import ConnectionLost, JobRefused, PeerError, PeerSilent, ProtocolError, TandemError
+from common.records import check_run_dir, new_folder, software_version, write_json
 from common.training.duplex import Duplex
 from common.training.exchange import Answer, Upload
 from common.training.prepare import largest_body, make_tail, prepare
 from common.training.score import Score
 from common.training.session import check_open
 from common.training.tail import Objective
-from common.training.timed import TimedTail, busy_clock
+from common.training.timed import TimedTail, busy_timer
 from common.wire.framing import Buffer, Limits, pack
 from common.wire.messages import Attach, Attached, Error, Finish, Finished, Job, Open, Opened, Ping, Pong
 from common.wire.tcp import HANDSHAKE_LIMITS, IDLE_TIMEOUT_S, Connection, Received, expect, listen
 
 log = logging.getLogger(__name__)
+
+MAX_CONNECTIONS = 512
+_ATTACH_TIMEOUT_S = 60.0  # for an edge that has opened a session
+_BREATH_S = 0.5  # before accepting again when it failed
+_SWAPPED = "are --port and --hyperport swapped?"
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,8 @@ class Server:
         self._connections: set[Connection] = set()
         self._threads: set[threading.Thread] = set()
         self._lock = threading.Lock()
+        self._closing = threading.Event()
+        check_run_dir(run_dir)
         self._training = listen(ip, port, what="--port")
         try:
             self._control = listen(ip, hyperport, what="--hyperport")
@@ -105,6 +112,7 @@ class Server:
 
     def close(self) -> None:
         """Stop listening, end all sessions, and wait for their threads."""
+        self._closing.set()
         for listener in (self._training, self._control):
             _shut(listener)
         with self._lock:
@@ -117,9 +125,17 @@ class Server:
     def _accept(self, listener: socket.socket, serve: Callable[[Connection], None]) -> None:
         while True:
             try:
-                sock, _ = listener.accept()
-            except OSError:
-                return  # the listener was closed
+                sock, peer = listener.accept()
+            except OSError as error:
+                if self._closing.wait(_BREATH_S):
+                    return
+                # Out of file descriptors, say: those who are served go on, and others may come when it is over.
+                log.warning("a connection could not be accepted: %s", error)
+                continue
+            if len(self._threads) >= MAX_CONNECTIONS:
+                log.warning("a connection from %s:%d was refused: there are %d", *peer[:2], MAX_CONNECTIONS)
+                _turn_away(sock)
+                continue
             thread = threading.Thread(target=self._guard, args=(sock, serve), name="session", daemon=True)
             with self._lock:
                 self._threads.add(thread)
@@ -132,7 +148,11 @@ class Server:
                 with self._lock:
                     self._connections.add(connection)
                 try:
-                    serve(connection)
+                    if not self._closing.is_set():
+                        serve(connection)
+                except PeerSilent as error:
+                    log.warning("%s", error)
+                    connection.refuse(Error("refused", str(error)))
                 except (ConnectionLost, PeerError) as error:
                     log.warning("%s", error)
                 except TandemError as error:
@@ -152,7 +172,10 @@ class Server:
                 self._threads.discard(threading.current_thread())
 
     def _serve_control(self, connection: Connection) -> None:
-        request = expect(connection.receive().frame, Open)
+        frame = connection.receive().frame
+        if isinstance(frame.message, Attach):
+            raise ProtocolError(f"this is the control port; {_SWAPPED}")
+        request = expect(frame, Open)
         session, notes = self._open(request)
         log.info(
             "session %s from %s: %s, cut %s, %s up, %s down, K = %d",
@@ -168,13 +191,26 @@ class Server:
             self._waiting[session.name] = session
         try:
             connection.send(Opened(session.name, software_version(), notes))
-            connection.set_timeout(0)
-            while (received := _next(connection)) is not None:
+            connection.set_timeout(_ATTACH_TIMEOUT_S)
+            while (received := self._next(session, connection)) is not None:
                 ping = expect(received.frame, Ping)
                 connection.send(Pong(ping.number, time.perf_counter()))
         finally:
             with self._lock:
                 self._waiting.pop(session.name, None)
+
+    def _next(self, session: _Session, connection: Connection) -> Received | None:
+        """The next frame of a control connection; None when the edge has closed it, or never attached."""
+        try:
+            return connection.receive()
+        except PeerSilent:
+            with self._lock:
+                if session.name in self._waiting:
+                    raise
+            connection.set_timeout(0)
+            return self._next(session, connection)
+        except ConnectionLost:
+            return None
 
     def _open(self, request: Open) -> tuple[_Session, tuple[str, ...]]:
         check_open(request)
@@ -199,11 +235,14 @@ class Server:
             notes.append("the seed gives other first weights on the server (another processor or torch version)")
         tail = make_tail(prepared, job, device=self._device, objective=recipe.objective)
         limits = Limits(body_bytes=largest_body(prepared.graph, job))
-        station = TimedTail(tail, busy_clock(self._device))
+        station = TimedTail(tail, busy_timer(self._device))
         return _Session(secrets.token_hex(4), job, tail.part, station, limits), tuple(notes)
 
     def _serve_training(self, connection: Connection) -> None:
-        attach = expect(connection.receive().frame, Attach)
+        frame = connection.receive().frame
+        if isinstance(frame.message, Open):
+            raise ProtocolError(f"this is the training port; {_SWAPPED}")
+        attach = expect(frame, Attach)
         with self._lock:
             session = self._waiting.pop(attach.session, None)
         if session is None:
@@ -215,7 +254,7 @@ class Server:
             self._run(session, connection)
         except TandemError as error:
             raise type(error)(f"session {session.name} ended after {session.answered} steps: {error}") from error
-        self._save(session)
+        log.info("session %s finished: %d steps", session.name, session.answered)
 
     def _run(self, session: _Session, connection: Connection) -> None:
         station = session.station
@@ -239,6 +278,7 @@ class Server:
                     session.trained.add(answer.loss, answer.correct, answer.count)
                 elif session.trained.count:
                     self._log_epoch(session, upload.epoch)
+            self._save(session)  # before the edge hears that all is well
             duplex.submit(Finished(station.digests()))
 
     def _log_epoch(self, session: _Session, epoch: int) -> None:
@@ -255,15 +295,15 @@ class Server:
         folder = new_folder(self._run_dir, f"server-{session.job.model}-{session.name}")
         write_json(folder / "job.json", session.job)
         save_file({k: v.contiguous() for k, v in session.tail.state_dict().items()}, folder / "tail.safetensors")
-        log.info("session %s finished: %d steps; its tail is in %s", session.name, session.answered, folder)
+        log.info("session %s: its tail is in %s", session.name, folder)
 
 
-def _next(connection: Connection) -> Received | None:
-    """The next frame of a control connection; None when the edge has closed it, which ends its session."""
-    try:
-        return connection.receive()
-    except ConnectionLost:
-        return None
+def _turn_away(sock: socket.socket) -> None:
+    """Close a connection that is one too many, in words where its buffer takes them."""
+    reason = f"this server has {MAX_CONNECTIONS} connections, its most; try again later"
+    with sock, contextlib.suppress(OSError):
+        sock.setblocking(False)
+        sock.send(b"".join(pack(Error("refused", reason))))
 
 
 def _shut(listener: socket.socket) -> None:

@@ -6,7 +6,7 @@ from common.errors import JobRefused, ProtocolError
 from common.wire.messages import PROTOCOL, Activations, Gradients, Open
 
 MAX_BATCH_SIZE = 1 << 16
-MAX_CLASSES = 1 << 20
+MAX_CLASSES = 1 << 16
 MAX_SAMPLE_ELEMENTS = 1 << 24
 
 
@@ -57,16 +57,16 @@ class AnswerOrder:
     """The order of answers as the head receives them: one for each upload, oldest first."""
 
     def __init__(self) -> None:
-        self._due: deque[tuple[int, int]] = deque()
+        self._due: deque[tuple[int, int, bool]] = deque()
 
-    def sent(self, step: int, count: int) -> None:
+    def sent(self, step: int, count: int, training: bool = True) -> None:
         """An upload of ``count`` samples is on its way."""
-        self._due.append((step, count))
+        self._due.append((step, count, training))
 
     def gradients(self, message: Gradients) -> None:
         """Check an answer."""
         due = self._due.popleft() if self._due else None
-        if due != (message.step, message.count):
+        if due != (message.step, message.count, message.training):
             raise ProtocolError(
                 f"an answer for step {message.step} ({message.count} samples) came; due was "
                 f"{'nothing' if due is None else f'step {due[0]} ({due[1]} samples)'}"

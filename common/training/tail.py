@@ -12,7 +12,7 @@ from common.codec.spec import from_bytes, named_dtype
 from common.errors import ProtocolError
 from common.training.exchange import Answer, Outgoing, Upload
 from common.training.optimizers import Updater
-from common.training.randomness import step_stream
+from common.training.randomness import one_at_a_time, step_stream
 from common.training.session import StepOrder
 from common.wire.framing import Frame
 from common.wire.messages import Activations, Gradients, TensorSpec
@@ -35,6 +35,7 @@ class Tail:
         objective: loss and number of right answers.
         shapes: what each activation must look like, without its batch dimension.
         batch_size: the largest batch.
+        num_classes: labels must be below.
         seed: of the run.
         device: where the part computes.
     """
@@ -49,6 +50,7 @@ class Tail:
         objective: Objective,
         shapes: Sequence[tuple[int, ...]],
         batch_size: int,
+        num_classes: int,
         seed: int,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -58,6 +60,7 @@ class Tail:
         self._objective = objective
         self._shapes = tuple(shapes)
         self._batch_size = batch_size
+        self._num_classes = num_classes
         self._seed = seed
         self._device = torch.device(device)
         self._order = StepOrder()
@@ -75,13 +78,18 @@ class Tail:
         count = self._check(message, len(frame.buffers))
         crossing = len(self._shapes)
         tensors = self._codec_up.decode(Encoded(message.payload, frame.buffers[:crossing]))
-        labels, ids, *state = frame.buffers[crossing:]
+        sent_labels, ids, *state = frame.buffers[crossing:]
+        labels = _whole_numbers(message.labels, sent_labels, count, "labels")
+        if not 0 <= int(labels.min()) <= int(labels.max()) < self._num_classes:
+            raise ProtocolError(
+                f"labels from {int(labels.min())} to {int(labels.max())} came; the job has {self._num_classes} classes"
+            )
         return Upload(
             message.step,
             message.epoch,
             message.training,
             tensors,
-            _whole_numbers(message.labels, labels, count, "labels"),
+            labels,
             _whole_numbers(message.ids, ids, count, "ids"),
             message.gradients_wanted,
             from_bytes(state[0], torch.uint8, (len(state[0]),)) if state else None,
@@ -93,7 +101,7 @@ class Tail:
             self.part.train(upload.training)
         labels = upload.labels.to(self._device)
         if not upload.training:
-            with torch.no_grad():
+            with torch.no_grad(), one_at_a_time:
                 outputs = self.part(*(each.to(self._device) for each in upload.tensors))
                 loss, correct = self._objective(outputs, labels)
             return Answer(upload.step, False, loss.item(), correct, len(labels), ())

@@ -15,55 +15,71 @@ from common.wire.messages import TailTimes
 from common.wire.tcp import Received
 
 
-def busy_clock(device: torch.device | str) -> Callable[[], float]:
-    """A clock that counts work on a device, in seconds: CPU time of the calling thread, or time until CUDA is done.
+def busy_timer(device: torch.device | str) -> Callable[[], Callable[[], float]]:
+    """A timer of work on a device: call it where work begins, and what it returns where it ends, for the seconds.
 
-    Waiting for a core or for the other threads of this process is no work.
+    On a CPU these are the calling thread's CPU time: waiting for a core or for other threads is no work. On CUDA they
+    are the time that the stream spent between the two calls, behind what was queued before.
     """
     if torch.device(device).type == "cpu":
-        return time.thread_time
+        return _start_on_cpu
 
-    def synchronized() -> float:
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
+    def start() -> Callable[[], float]:
+        stream = torch.cuda.current_stream(device)
+        begun = _record(stream)
 
-    return synchronized
+        def stop() -> float:
+            ended = _record(stream)
+            ended.synchronize()
+            return float(begun.elapsed_time(ended)) / 1e3
+
+        return stop
+
+    return start
+
+
+def _record(stream: torch.cuda.Stream) -> torch.cuda.Event:
+    event: torch.cuda.Event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    event.record(stream)
+    return event
+
+
+def _start_on_cpu() -> Callable[[], float]:
+    begun = time.thread_time()
+    return lambda: time.thread_time() - begun
 
 
 class TimedTail:
     """Carries a step through a `Tail`: `decode`, `step` and `encode` may each have a thread of their own."""
 
-    def __init__(self, tail: Tail, clock: Callable[[], float]) -> None:
+    def __init__(self, tail: Tail, timer: Callable[[], Callable[[], float]]) -> None:
         self._tail = tail
-        self._clock = clock
+        self._timer = timer
 
     def decode(self, received: Received) -> Upload:
         """The upload in a frame, with the time its bytes took to come."""
-        start, busy = self._now()
+        start, stop = self._now()
         upload = self._tail.decode(received.frame)
         receive = (received.started_s, received.seconds)
-        return replace(upload, times=TailTimes(receive=receive, decode=self._since(start, busy)))
+        return replace(upload, times=TailTimes(receive=receive, decode=(start, stop())))
 
     def step(self, upload: Upload) -> Answer:
         """The answer to an upload."""
-        start, busy = self._now()
+        start, stop = self._now()
         answer = self._tail.step(upload)
-        times = msgspec.structs.replace(upload.times, compute=self._since(start, busy))
+        times = msgspec.structs.replace(upload.times, compute=(start, stop()))
         return replace(answer, times=times)
 
     def encode(self, answer: Answer) -> list[Buffer]:
         """The frame of an answer."""
-        start, busy = self._now()
+        start, stop = self._now()
         outgoing = self._tail.encode(answer)
-        times = msgspec.structs.replace(answer.times, encode=self._since(start, busy))
+        times = msgspec.structs.replace(answer.times, encode=(start, stop()))
         return pack(msgspec.structs.replace(outgoing.message, times=times), outgoing.buffers)
 
     def digests(self) -> dict[str, str]:
         """Digest of each of the tail's parameters and buffers."""
         return parameter_digests(self._tail.part)
 
-    def _now(self) -> tuple[float, float]:
-        return time.perf_counter(), self._clock()
-
-    def _since(self, start: float, busy: float) -> tuple[float, float]:
-        return start, self._clock() - busy
+    def _now(self) -> tuple[float, Callable[[], float]]:
+        return time.perf_counter(), self._timer()

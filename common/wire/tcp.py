@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TypeVar
 
-from common.errors import ConnectionLost, PeerError, ProtocolError
+from common.errors import ConnectionLost, PeerError, PeerSilent, ProtocolError
 from common.wire.framing import Buffer, Frame, FrameReader, Limits, frame_bytes, pack
 from common.wire.messages import Error, Message, Struct
 
@@ -153,7 +153,7 @@ class Connection:
 
     def _lost(self, error: OSError, inaction: str) -> ConnectionLost:
         if isinstance(error, BlockingIOError):
-            return ConnectionLost(f"{self.peer} {inaction} for {self._timeout_s:g} s")
+            return PeerSilent(f"{self.peer} {inaction} for {self._timeout_s:g} s")
         return ConnectionLost(f"the connection to {self.peer} broke: {error.strerror or error}")
 
     def _closed(self) -> ConnectionLost:
@@ -165,8 +165,8 @@ def connect(host: str, port: int, *, what: str, timeout_s: float = HANDSHAKE_TIM
     """Connect to a server's port, with the limits of a handshake; ``what`` names the flag that gave the port."""
     try:
         return Connection(socket.create_connection((host, port), timeout=timeout_s), limits=HANDSHAKE_LIMITS)
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, UnicodeError, OverflowError) as error:  # the latter two of a host or port that is none
+        reason = getattr(error, "strerror", None) or str(error)
         raise ConnectionLost(
             f"no connection to {host}:{port} ({what}): {reason}; is the server running there, and is the port open?"
         ) from None
@@ -176,8 +176,10 @@ def listen(host: str, port: int, *, what: str) -> socket.socket:
     """A listening socket; port 0 takes any free one."""
     try:
         return socket.create_server((host, port), backlog=128)
-    except OSError as error:
-        reason = (error.strerror or str(error)).split(" (while")[0]  # `create_server` adds the address again
+    except (OSError, UnicodeError, OverflowError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).split(" (while")[
+            0
+        ]  # `create_server` adds the address again
         raise ConnectionLost(f"cannot listen on {host}:{port} ({what}): {reason}; choose another with {what}") from None
 
 
