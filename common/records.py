@@ -5,6 +5,7 @@ import json
 import math
 import os
 import platform
+import re
 import sys
 import tempfile
 import time
@@ -22,7 +23,8 @@ _PACKAGES = ("tandem", "torch", "torchvision", "numpy", "msgspec", "zstandard", 
 
 def new_folder(run_dir: Path, name: str) -> Path:
     """Make ``run_dir/<time>-<name>``, numbered where there is one already."""
-    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{name.replace(os.sep, '_')}"
+    safe_name = re.sub(r"[^\w.+-]+", "_", name)
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{safe_name}"
     for number in range(1, 1000):
         folder = run_dir / (stem if number == 1 else f"{stem}-{number}")
         try:

@@ -83,7 +83,7 @@ class JobOptions(ComputeOptions):
     """A training job."""
 
     model: str = "resnet20"
-    """VGG11, VGG16, VGG19, resnet18, resnet50 (CIFAR form), resnet20, resnet56."""
+    """VGG11, VGG16, VGG19, resnet18, resnet50 (CIFAR form), resnet20, resnet56, or torchvision:NAME."""
     num_classes: int = 10
     """Width of the model's last layer."""
     dropout: float = 0.0

@@ -20,7 +20,7 @@ FREE = {"errors", "naming", "config", "command", "records", "vision"}
 LAYERS = {
     "wire": set[str](),
     "link": set[str](),
-    "partition": set[str](),
+    "partition": {"models"},  # the cut table looks models up by name
     "models": set[str](),
     "datasets": set[str](),
     "codec": {"wire"},

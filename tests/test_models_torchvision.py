@@ -111,3 +111,17 @@ def test_the_client_plans_a_job(images: str) -> None:
     assert batch.inputs.shape == (8, 3, 224, 224)
     assert tail(*head(batch.inputs)).shape == (8, 10)
     assert (plan.job.splits, plan.job.split_index, plan.job.cut_name) == (18, 3, plan.cut.name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["efficientnet_b0", "convnext_tiny", "swin_t"])
+def test_stochastic_depth_keeps_its_training_flag(name: str) -> None:
+    """Opened by the tracer, it would be frozen in the mode of the moment, and the trace be refused."""
+    model = build_model(f"torchvision:{name}")
+    graph = trace(model, (torch.rand(2, 3, 64, 64),))
+    head, tail = graph.parts(len(graph.points) // 2)
+    model.eval()
+    head.eval()
+    tail.eval()
+    image = torch.rand(2, 3, 64, 64)
+    assert torch.equal(tail(*head(image)), model(image))

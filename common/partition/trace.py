@@ -48,7 +48,7 @@ def trace(model: nn.Module, example_inputs: Sequence[Tensor]) -> Graph:
 
 def _trace(model: nn.Module) -> fx.GraphModule:
     known = set(vars(model))
-    tracer = fx.Tracer()
+    tracer = _Tracer()
     tracer.proxy_buffer_attributes = True  # else what is computed from buffers would be frozen
     try:
         return fx.GraphModule(model, tracer.trace(model), type(model).__name__)
@@ -56,6 +56,14 @@ def _trace(model: nn.Module) -> fx.GraphModule:
         # The tracer hangs tensors that the forward pass makes from nothing on the model; the trace has its own.
         for name in set(vars(model)) - known:
             delattr(model, name)
+
+
+class _Tracer(fx.Tracer):
+    """Keeps whole what would freeze its training flag if it were opened: torch's own modules, and stochastic depth."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        own = type(m).__module__ == "torchvision.ops.stochastic_depth"
+        return own or super().is_leaf_module(m, module_qualified_name)
 
 
 def _verify(model: nn.Module, traced: nn.Module, inputs: Sequence[Tensor], training: bool) -> None:
