@@ -306,7 +306,7 @@ def test_a_server_that_cannot_accept_for_a_while_accepts_again(server: Server, m
 
 
 def test_a_connection_too_many_is_turned_away_in_words(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("common.training.serve.MAX_CONNECTIONS", 0)
+    monkeypatch.setattr("common.training.acceptor.MAX_CONNECTIONS", 0)
     with (
         connect("127.0.0.1", server.port, what="--port") as connection,
         pytest.raises(PeerError, match="has 0 connections, its most"),

@@ -1,9 +1,7 @@
 """The cloud's side: a server that holds the tails of many sessions, each with its own connections and threads."""
 
-import contextlib
 import logging
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,8 +13,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from common.errors import ConnectionLost, JobRefused, PeerError, PeerSilent, ProtocolError, TandemError
+from common.errors import ConnectionLost, JobRefused, PeerSilent, ProtocolError, TandemError
 from common.records import check_run_dir, new_folder, software_version, write_json
+from common.training.acceptor import Acceptor
 from common.training.duplex import Duplex
 from common.training.exchange import Answer, Upload
 from common.training.prepare import largest_body, make_tail, prepare
@@ -25,14 +24,12 @@ from common.training.session import check_open
 from common.training.tail import Objective
 from common.training.timed import TimedTail, busy_timer
 from common.wire.framing import Buffer, Limits, pack
-from common.wire.messages import Attach, Attached, Error, Finish, Finished, Job, Open, Opened, Ping, Pong
-from common.wire.tcp import HANDSHAKE_LIMITS, IDLE_TIMEOUT_S, Connection, Received, expect, listen
+from common.wire.messages import Attach, Attached, Finish, Finished, Job, Open, Opened, Ping, Pong
+from common.wire.tcp import IDLE_TIMEOUT_S, Connection, Received, expect, listen
 
 log = logging.getLogger(__name__)
 
-MAX_CONNECTIONS = 512
 _ATTACH_TIMEOUT_S = 60.0  # for an edge that has opened a session
-_BREATH_S = 0.5  # before accepting again when it failed
 _SWAPPED = "are --port and --hyperport swapped?"
 
 
@@ -87,89 +84,25 @@ class Server:
         self._queue_limit = queue_limit
         self._run_dir = run_dir
         self._waiting: dict[str, _Session] = {}
-        self._connections: set[Connection] = set()
-        self._threads: set[threading.Thread] = set()
         self._lock = threading.Lock()
-        self._closing = threading.Event()
         check_run_dir(run_dir)
-        self._training = listen(ip, port, what="--port")
+        training = listen(ip, port, what="--port")
         try:
-            self._control = listen(ip, hyperport, what="--hyperport")
+            control = listen(ip, hyperport, what="--hyperport")
         except ConnectionLost:
-            self._training.close()
+            training.close()
             raise
-        self.port: int = self._training.getsockname()[1]
-        self.hyperport: int = self._control.getsockname()[1]
+        self.port: int = training.getsockname()[1]
+        self.hyperport: int = control.getsockname()[1]
+        self._acceptor = Acceptor({training: self._serve_training, control: self._serve_control})
 
     def serve(self) -> None:
-        """Accept connections until `close`."""
-        training = threading.Thread(
-            target=self._accept, args=(self._training, self._serve_training), name="accept", daemon=True
-        )
-        training.start()
-        self._accept(self._control, self._serve_control)
-        training.join()
+        """Accept sessions until `close`."""
+        self._acceptor.serve()
 
     def close(self) -> None:
         """Stop listening, end all sessions, and wait for their threads."""
-        self._closing.set()
-        for listener in (self._training, self._control):
-            _shut(listener)
-        with self._lock:
-            connections, threads = list(self._connections), list(self._threads)
-        for connection in connections:
-            connection.shut()
-        for thread in threads:
-            thread.join()
-
-    def _accept(self, listener: socket.socket, serve: Callable[[Connection], None]) -> None:
-        while True:
-            try:
-                sock, peer = listener.accept()
-            except OSError as error:
-                if self._closing.wait(_BREATH_S):
-                    return
-                # Out of file descriptors, say: those who are served go on, and others may come when it is over.
-                log.warning("a connection could not be accepted: %s", error)
-                continue
-            if len(self._threads) >= MAX_CONNECTIONS:
-                log.warning("a connection from %s:%d was refused: there are %d", *peer[:2], MAX_CONNECTIONS)
-                _turn_away(sock)
-                continue
-            thread = threading.Thread(target=self._guard, args=(sock, serve), name="session", daemon=True)
-            with self._lock:
-                self._threads.add(thread)
-            thread.start()
-
-    def _guard(self, sock: socket.socket, serve: Callable[[Connection], None]) -> None:
-        """Serves one connection; whatever goes wrong is told to the peer and the log, and stays here."""
-        try:
-            with Connection(sock, limits=HANDSHAKE_LIMITS) as connection:
-                with self._lock:
-                    self._connections.add(connection)
-                try:
-                    if not self._closing.is_set():
-                        serve(connection)
-                except PeerSilent as error:
-                    log.warning("%s", error)
-                    connection.refuse(Error("refused", str(error)))
-                except (ConnectionLost, PeerError) as error:
-                    log.warning("%s", error)
-                except TandemError as error:
-                    log.warning("%s: %s", connection.peer, error)
-                    code = "protocol" if isinstance(error, ProtocolError) else "refused"
-                    connection.refuse(Error(code, str(error)))
-                except Exception as error:
-                    log.exception("%s: this server failed", connection.peer)
-                    connection.refuse(Error("failed", f"{type(error).__name__}: {error}"))
-                finally:
-                    with self._lock:
-                        self._connections.discard(connection)
-        except OSError as error:
-            log.warning("a connection broke at once: %s", error)
-        finally:
-            with self._lock:
-                self._threads.discard(threading.current_thread())
+        self._acceptor.close()
 
     def _serve_control(self, connection: Connection) -> None:
         frame = connection.receive().frame
@@ -296,18 +229,3 @@ class Server:
         write_json(folder / "job.json", session.job)
         save_file({k: v.contiguous() for k, v in session.tail.state_dict().items()}, folder / "tail.safetensors")
         log.info("session %s: its tail is in %s", session.name, folder)
-
-
-def _turn_away(sock: socket.socket) -> None:
-    """Close a connection that is one too many, in words where its buffer takes them."""
-    reason = f"this server has {MAX_CONNECTIONS} connections, its most; try again later"
-    with sock, contextlib.suppress(OSError):
-        sock.setblocking(False)
-        sock.send(b"".join(pack(Error("refused", reason))))
-
-
-def _shut(listener: socket.socket) -> None:
-    """Close a listening socket and wake the thread that accepts on it."""
-    with contextlib.suppress(OSError):  # not every system knows shutdown on a listener; closing is then enough
-        listener.shutdown(socket.SHUT_RDWR)
-    listener.close()
