@@ -67,7 +67,7 @@ class ServerOptions(ComputeOptions):
     hyperport: int = 1884
     """Control port; 0 takes any free one."""
     model: str | None = None
-    """Serve this model only."""
+    """Serve this model only; path/to/file.py:factory for a model of your own."""
     num_classes: int | None = None
     """Serve jobs of this number of classes only."""
     splits: int | None = None
@@ -83,7 +83,7 @@ class JobOptions(ComputeOptions):
     """A training job."""
 
     model: str = "resnet20"
-    """VGG11, VGG16, VGG19, resnet18, resnet50 (CIFAR form), resnet20, resnet56, or torchvision:NAME."""
+    """VGG11, VGG16, VGG19, resnet18, resnet20, resnet50, resnet56, torchvision:NAME, or path/to/file.py:factory."""
     num_classes: int = 10
     """Width of the model's last layer."""
     dropout: float = 0.0
@@ -99,7 +99,7 @@ class JobOptions(ComputeOptions):
     split_index: int | None = None
     """The head holds slices [0, split_index): 0 is cloud-only, SPLITS edge-only; default 1."""
     cut: str = ""
-    """Cut behind this module or operation of the model instead, such as features.3 or features.3.relu."""
+    """Cut behind this module or operation instead, such as features.3.relu; or an index of the cut table."""
     epochs: int = 10
     """How often the training set is gone through."""
     batch_size: int = 32

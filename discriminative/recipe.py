@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from common.datasets.batches import Batches
 from common.datasets.images import DataSet
 from common.datasets.registry import load_dataset
-from common.errors import PartitionError, UsageError
-from common.models import build_model
-from common.models.registry import input_shape
+from common.errors import JobRefused, PartitionError, UsageError
+from common.models.own import OWN_PREFIX, choose_own, is_own
+from common.models.registry import Choice, choose
 from common.partition.graph import CutPoint, Graph
 from common.training.prepare import Prepared, prepare
 from common.training.serve import Recipe
@@ -25,12 +25,27 @@ def objective(outputs: Any, labels: Tensor) -> tuple[Tensor, int]:
     return nn.functional.cross_entropy(outputs, labels), int((outputs.argmax(1) == labels).sum())
 
 
-def build(job: Job) -> nn.Module:
-    """The job's model."""
-    return build_model(job.model, job.num_classes, dropout=job.dropout)
+def choose_model(name: str) -> Choice:
+    """The model that the user of this machine names; a file of theirs is loaded."""
+    return choose_own(name) if is_own(name) else choose(name)
 
 
-RECIPE = Recipe(build, objective)
+def make_recipe(chosen: Choice | None = None) -> Recipe:
+    """The recipe of a server that serves one chosen model only, or all that have a name.
+
+    What a job names is looked up among the names that the project itself knows; it never loads a file.
+    """
+
+    def build(job: Job) -> nn.Module:
+        if chosen is None and job.model.startswith(OWN_PREFIX):
+            raise JobRefused(
+                f"the client trains a model of its own, {job.model}: start the server with the same file, "
+                f"--model path/to/file.py:{job.model.removeprefix(OWN_PREFIX)}"
+            )
+        model = chosen or choose(job.model)
+        return model.build(job.num_classes, dropout=job.dropout)
+
+    return Recipe(build, objective)
 
 
 @dataclass(frozen=True)
@@ -57,25 +72,25 @@ def plan_job(options: JobOptions) -> Plan:
         TandemError: anything that is wrong with the options, before any network is touched.
     """
     options.check()
-    shape = input_shape(options.model)
+    model = choose_model(options.model)
     data = load_dataset(
         options.dataset,
         options.data_path,
         num_classes=options.num_classes,
-        input_shape=shape,
+        input_shape=model.input_shape,
         seed=options.seed,
     )
     prepared = prepare(
-        lambda: build_model(options.model, options.num_classes, dropout=options.dropout), shape, options.seed
+        lambda: model.build(options.num_classes, dropout=options.dropout), model.input_shape, options.seed
     )
     cut, splits, split_index = _choose_cut(prepared.graph, options)
     up, down = options.codecs
     edge_only = cut.index == len(prepared.graph.points) - 1
     job = Job(
         workload=WORKLOAD,
-        model=options.model,
+        model=model.name,
         num_classes=options.num_classes,
-        input_shape=shape,
+        input_shape=model.input_shape,
         cut=cut.index,
         cut_name=cut.name,
         splits=splits,
@@ -102,7 +117,7 @@ def _choose_cut(graph: Graph, options: JobOptions) -> tuple[CutPoint, int, int]:
     """The cut point, and the slices it was chosen by (-1 where it was named)."""
     try:
         if options.cut:
-            return graph.find(int(options.cut) if options.cut.isdigit() else options.cut), -1, -1
+            return _named_cut(graph, options.cut), -1, -1
         slices = graph.slices(options.splits or graph.blocks)
         splits = len(slices) - 1
         index = 1 if options.split_index is None else options.split_index
@@ -111,3 +126,13 @@ def _choose_cut(graph: Graph, options: JobOptions) -> tuple[CutPoint, int, int]:
         return graph.find(slices[index]), splits, index
     except PartitionError as error:
         raise UsageError(f"{options.model}: {error}") from None
+
+
+def _named_cut(graph: Graph, cut: str) -> CutPoint:
+    """By name; where nothing has that name, a number is an index (in a plain `nn.Sequential` numbers are names)."""
+    try:
+        return graph.find(cut)
+    except PartitionError:
+        if not cut.isdigit():
+            raise
+        return graph.find(int(cut))

@@ -5,11 +5,10 @@ import logging
 
 from common.command import run_command
 from common.config import parse
-from common.models.registry import input_shape
 from common.training.optimizers import find_preset
 from common.training.serve import Server
 from discriminative.options import ServerOptions, check_ports
-from discriminative.recipe import RECIPE, WORKLOAD
+from discriminative.recipe import WORKLOAD, choose_model, make_recipe
 
 log = logging.getLogger(__name__)
 
@@ -24,12 +23,14 @@ def main() -> None:
         for name in ("model", "num_classes", "splits", "split_index", "optim")
         if (value := getattr(options, name)) is not None
     }
-    if options.model is not None:
-        input_shape(options.model)  # an unknown name is better told now than to every client
+    # An unknown name is better told now than to every client.
+    chosen = None if options.model is None else choose_model(options.model)
+    if chosen is not None:
+        pinned["model"] = chosen.name
     if options.optim is not None:
         find_preset(options.optim)
     server = Server(
-        {WORKLOAD: RECIPE},
+        {WORKLOAD: make_recipe(chosen)},
         pinned=pinned,
         ip=options.ip,
         port=options.port,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from common.training.serve import Server
-from discriminative.recipe import RECIPE, WORKLOAD
+from discriminative.recipe import WORKLOAD, make_recipe
 
 torch.set_num_threads(1)
 
@@ -31,7 +31,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> str:
 def server(tmp_path: Path) -> Iterator[Server]:
     """A server on free ports of this machine, in a thread of this process."""
     server = Server(
-        {WORKLOAD: RECIPE},
+        {WORKLOAD: make_recipe()},
         pinned={},
         ip="127.0.0.1",
         port=0,

@@ -153,6 +153,6 @@ def test_an_unknown_name_is_told_with_the_nearest() -> None:
     with pytest.raises(UsageError, match=re.escape(message)) as caught:
         build_model("vgg18")
 
-    assert str(caught.value).endswith(f"Known: {', '.join(MODELS)}")
+    assert str(caught.value).endswith(f"Known: {', '.join(MODELS)}, torchvision:NAME, path/to/file.py:factory")
     with pytest.raises(UsageError, match="resnet50"):
         input_shape("resnet5O")

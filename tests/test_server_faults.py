@@ -19,7 +19,7 @@ from common.wire.framing import pack
 from common.wire.messages import PROTOCOL, Activations, Attach, Open, Payload, Ping, Pong, TensorSpec
 from common.wire.tcp import Connection, connect
 from discriminative.options import ClientOptions
-from discriminative.recipe import RECIPE, WORKLOAD, Plan, plan_job
+from discriminative.recipe import WORKLOAD, Plan, make_recipe, plan_job
 from discriminative.train import train_with_server
 
 
@@ -116,7 +116,7 @@ def test_another_protocol_version_is_refused_with_both_numbers(server: Server, p
 @pytest.mark.slow
 def test_a_pinned_server_refuses_another_job(images: str, tmp_path: Path, plan: Plan) -> None:
     pinned = Server(
-        {WORKLOAD: RECIPE},
+        {WORKLOAD: make_recipe()},
         pinned={"model": "VGG19", "num_classes": 10},
         ip="127.0.0.1",
         port=0,

@@ -25,33 +25,44 @@ class Entry(NamedTuple):
     """One line for the user."""
 
 
+class Choice(NamedTuple):
+    """A model that was chosen, by whatever kind of name."""
+
+    name: str
+    """As jobs call it."""
+    build: Callable[..., nn.Module]
+    """Called with the number of classes, and ``dropout=``."""
+    input_shape: tuple[int, int, int]
+    """Channels, height and width of one image."""
+
+
 TORCHVISION_PREFIX = "torchvision:"
 
 _LIST = "torchvision.models.list_models(torchvision.models) gives all"
-_IMAGE = (3, 32, 32)
+IMAGE = (3, 32, 32)
 
 MODELS: dict[str, Entry] = {
-    "VGG11": Entry(partial(vgg.vgg, vgg.VGG11), _IMAGE, "VGG with 8 convolutions, 11 slices"),
-    "VGG16": Entry(partial(vgg.vgg, vgg.VGG16), _IMAGE, "VGG with 13 convolutions, 16 slices"),
-    "VGG19": Entry(partial(vgg.vgg, vgg.VGG19), _IMAGE, "VGG with 16 convolutions, 19 slices"),
+    "VGG11": Entry(partial(vgg.vgg, vgg.VGG11), IMAGE, "VGG with 8 convolutions, 11 slices"),
+    "VGG16": Entry(partial(vgg.vgg, vgg.VGG16), IMAGE, "VGG with 13 convolutions, 16 slices"),
+    "VGG19": Entry(partial(vgg.vgg, vgg.VGG19), IMAGE, "VGG with 16 convolutions, 19 slices"),
     "resnet18": Entry(
         partial(resnet.basic_resnet, resnet.RESNET18, resnet.IMAGENET_WIDTHS),
-        _IMAGE,
+        IMAGE,
         "ResNet of 8 basic blocks, 64 to 512 channels, 11 slices",
     ),
     "resnet50": Entry(
         partial(resnet.bottleneck_resnet, resnet.RESNET50, resnet.IMAGENET_WIDTHS),
-        _IMAGE,
+        IMAGE,
         "ResNet of 16 bottlenecks, 256 to 2048 channels, 19 slices",
     ),
     "resnet20": Entry(
         partial(resnet.basic_resnet, resnet.RESNET20, resnet.CIFAR_WIDTHS),
-        _IMAGE,
+        IMAGE,
         "small ResNet of 9 basic blocks, 16 to 64 channels, 12 slices",
     ),
     "resnet56": Entry(
         partial(resnet.basic_resnet, resnet.RESNET56, resnet.CIFAR_WIDTHS),
-        _IMAGE,
+        IMAGE,
         "small ResNet of 27 basic blocks, 16 to 64 channels, 30 slices",
     ),
 }
@@ -80,13 +91,24 @@ def input_shape(name: str) -> tuple[int, int, int]:
     return _entry(name).input_shape
 
 
+def choose(name: str) -> Choice:
+    """The model of a name, under the one spelling that jobs use.
+
+    Raises:
+        UsageError: no model has this name.
+    """
+    shape = input_shape(name)
+    spelled = {known.lower(): known for known in MODELS}.get(name.lower(), name.lower())
+    return Choice(spelled, partial(build_model, spelled), shape)
+
+
 def _entry(name: str) -> Entry:
     if _is_torchvisions(name):
         return _torchvision_entry(name[len(TORCHVISION_PREFIX) :].lower())
     spelled = {known.lower(): known for known in MODELS}
     if name.lower() in spelled:
         return MODELS[spelled[name.lower()]]
-    raise UsageError(f"no model is called {name!r}; {nearest(name, MODELS)}")
+    raise UsageError(f"no model is called {name!r}; {nearest(name, MODELS)}, torchvision:NAME, path/to/file.py:factory")
 
 
 def _is_torchvisions(name: str) -> bool:

@@ -1,0 +1,74 @@
+"""A user's own model, ``path/to/file.py:factory``: loaded where its user names it, and never because a peer does.
+
+The factory is called with the number of classes (and ``dropout``, if it takes that) and returns an `nn.Module`. The
+file may say ``INPUT_SHAPE = (channels, height, width)``; else the model takes 3 x 32 x 32.
+"""
+
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from common.errors import UsageError
+from common.models.registry import IMAGE, Choice
+from common.naming import nearest
+
+OWN_PREFIX = "own:"
+_MARK = ".py:"
+
+
+def is_own(name: str) -> bool:
+    """Whether a model's name is a file and a factory in it."""
+    return _MARK in name
+
+
+def choose_own(name: str) -> Choice:
+    """Load the file of ``path/to/file.py:factory`` and find the factory.
+
+    Raises:
+        UsageError: no such file, a file that fails, no such factory, or an input shape that is none.
+    """
+    path, _, factory_name = name.rpartition(":")
+    module = _load(Path(path).expanduser())
+    known = [key for key, value in vars(module).items() if callable(value) and value.__module__ == module.__name__]
+    if factory_name not in known:
+        raise UsageError(f"{path} has no {factory_name!r} to build a model; {nearest(factory_name, known)}")
+    shape = getattr(module, "INPUT_SHAPE", IMAGE)
+    if not (isinstance(shape, tuple) and len(shape) == 3 and all(isinstance(n, int) and n > 0 for n in shape)):
+        raise UsageError(f"{path}: INPUT_SHAPE is {shape!r}; it must be (channels, height, width)")
+    factory = getattr(module, factory_name)
+    return Choice(OWN_PREFIX + factory_name, partial(_build, factory, name), shape)
+
+
+def _load(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise UsageError(f"there is no file {path} to load a model from")
+    spec = importlib.util.spec_from_file_location(f"own_model_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module  # as an import would: dataclasses and the like look their module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UsageError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _build(factory: Callable[..., Any], name: str, num_classes: int, *, dropout: float = 0.0) -> nn.Module:
+    options = {"dropout": dropout} if dropout else {}
+    if options and "dropout" not in inspect.signature(factory).parameters:
+        raise UsageError(f"--dropout is {dropout}, but {name} takes no dropout; leave it out")
+    try:
+        model = factory(num_classes, **options)
+    except Exception as error:
+        raise UsageError(f"{name} failed on {num_classes} classes: {type(error).__name__}: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"{name} gave a {type(model).__name__}; it must return a torch.nn.Module")
+    return model
