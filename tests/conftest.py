@@ -1,6 +1,5 @@
 """What the tests share: one thread for torch, small data, and a server in this process."""
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 import torch
 
 from common.training.serve import Server
-from discriminative.recipe import WORKLOAD, make_recipe
+from tests.serving import serving
 
 torch.set_num_threads(1)
 
@@ -29,19 +28,6 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    """A server on free ports of this machine, in a thread of this process."""
-    server = Server(
-        {WORKLOAD: make_recipe()},
-        pinned={},
-        ip="127.0.0.1",
-        port=0,
-        hyperport=0,
-        device="cpu",
-        queue_limit=5,
-        run_dir=tmp_path / "server",
-    )
-    thread = threading.Thread(target=server.serve, name="server")
-    thread.start()
-    yield server
-    server.close()
-    thread.join()
+    """A server that takes any job of the project's own models."""
+    with serving(tmp_path / "server") as server:
+        yield server

@@ -1,8 +1,5 @@
 """A user's own model: from a file, on the machine of whoever names it, and never because a peer does."""
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -13,8 +10,9 @@ from common.models.own import choose_own
 from common.training.remote import open_session
 from common.training.serve import Server
 from discriminative.options import BaseOptions, ClientOptions
-from discriminative.recipe import WORKLOAD, choose_model, make_recipe, plan_job
+from discriminative.recipe import plan_job
 from discriminative.train import train_in_process, train_with_server
+from tests.serving import serving
 
 SOURCE = """
 from torch import nn
@@ -54,28 +52,6 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-@contextmanager
-def serving(model: str | None, run_dir: Path) -> Iterator[Server]:
-    chosen = choose_model(model) if model else None
-    server = Server(
-        {WORKLOAD: make_recipe(chosen)},
-        pinned={"model": chosen.name} if chosen else {},
-        ip="127.0.0.1",
-        port=0,
-        hyperport=0,
-        device="cpu",
-        queue_limit=5,
-        run_dir=run_dir,
-    )
-    thread = threading.Thread(target=server.serve)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.close()
-        thread.join()
-
-
 def client(server: Server, model: str, images: str, run_dir: Path) -> ClientOptions:
     return ClientOptions(
         model=model,
@@ -92,7 +68,7 @@ def client(server: Server, model: str, images: str, run_dir: Path) -> ClientOpti
 @pytest.mark.slow
 def test_it_trains_over_a_server_as_in_one_process(source: Path, images: str, tmp_path: Path) -> None:
     model = f"{source}:small"
-    with serving(model, tmp_path) as server:
+    with serving(tmp_path, model) as server:
         options = client(server, model, images, tmp_path)
         split = train_with_server(plan_job(options), options).summary
     base = BaseOptions(model=model, dataset=images, cut="1", epochs=1, batch_size=20, run_dir=tmp_path)
@@ -109,7 +85,7 @@ def test_in_a_sequential_a_number_is_a_name(source: Path, images: str, tmp_path:
 
 @pytest.mark.slow
 def test_a_server_that_was_not_given_the_file_refuses(source: Path, images: str, tmp_path: Path) -> None:
-    with serving(None, tmp_path) as server:
+    with serving(tmp_path) as server:
         options = client(server, f"{source}:small", images, tmp_path)
         with pytest.raises(PeerError, match=r"start the server with the same file, --model path/to/file\.py:small"):
             train_with_server(plan_job(options), options)
@@ -119,7 +95,7 @@ def test_a_server_that_was_not_given_the_file_refuses(source: Path, images: str,
 def test_a_server_whose_file_differs_refuses(source: Path, images: str, tmp_path: Path) -> None:
     other = tmp_path / "other.py"
     other.write_text(SOURCE.replace("nn.Conv2d(3, 8, 3)", "nn.Conv2d(3, 8, 3, padding=1)"))
-    with serving(f"{other}:small", tmp_path) as server:
+    with serving(tmp_path, f"{other}:small") as server:
         options = client(server, f"{source}:small", images, tmp_path)
         with pytest.raises(PeerError, match="another model here than at the client"):
             train_with_server(plan_job(options), options)

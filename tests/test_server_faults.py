@@ -19,8 +19,9 @@ from common.wire.framing import pack
 from common.wire.messages import PROTOCOL, Activations, Attach, Open, Payload, Ping, Pong, TensorSpec
 from common.wire.tcp import Connection, connect
 from discriminative.options import ClientOptions
-from discriminative.recipe import WORKLOAD, Plan, make_recipe, plan_job
+from discriminative.recipe import Plan, plan_job
 from discriminative.train import train_with_server
+from tests.serving import serving
 
 
 @pytest.fixture
@@ -114,25 +115,12 @@ def test_another_protocol_version_is_refused_with_both_numbers(server: Server, p
 
 
 @pytest.mark.slow
-def test_a_pinned_server_refuses_another_job(images: str, tmp_path: Path, plan: Plan) -> None:
-    pinned = Server(
-        {WORKLOAD: make_recipe()},
-        pinned={"model": "VGG19", "num_classes": 10},
-        ip="127.0.0.1",
-        port=0,
-        hyperport=0,
-        device="cpu",
-        queue_limit=5,
-        run_dir=tmp_path,
-    )
-    thread = threading.Thread(target=pinned.serve)
-    thread.start()
-    try:
-        with pytest.raises(PeerError, match="started with --model VGG19, the client with resnet20"):
-            opened(pinned, plan)
-    finally:
-        pinned.close()
-        thread.join()
+def test_a_pinned_server_refuses_another_job(tmp_path: Path, plan: Plan) -> None:
+    with (
+        serving(tmp_path, "vgg19") as pinned,
+        pytest.raises(PeerError, match="started with --model VGG19, the client with resnet20"),
+    ):
+        opened(pinned, plan)
 
 
 def test_an_unknown_session_cannot_be_attached_to(server: Server) -> None:

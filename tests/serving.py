@@ -1,0 +1,32 @@
+"""A server in this process, for the tests that need one."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from common.training.serve import Server
+from discriminative.recipe import WORKLOAD, choose_model, make_recipe
+
+
+@contextmanager
+def serving(run_dir: Path, model: str | None = None) -> Iterator[Server]:
+    """A server on free ports of this machine, in a thread; started with ``--model``, where that is given."""
+    chosen = choose_model(model) if model else None
+    server = Server(
+        {WORKLOAD: make_recipe(chosen)},
+        pinned={"model": chosen.name} if chosen else {},
+        ip="127.0.0.1",
+        port=0,
+        hyperport=0,
+        device="cpu",
+        queue_limit=5,
+        run_dir=run_dir,
+    )
+    thread = threading.Thread(target=server.serve, name="server")
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.close()
+        thread.join()
