@@ -246,7 +246,7 @@ def test_sessions_that_open_while_another_trains_change_nothing(
         over.set()
         notes = [note for other in others for note in other.result(60)]
     assert summary["parameters_digest"] == expected["parameters_digest"]
-    assert len(notes) > 2
+    assert notes
     assert not any(notes), "the seed gave other first weights"
 
 
