@@ -1,6 +1,7 @@
 """Run a program's main function: errors become one line on stderr and an exit code."""
 
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -29,10 +30,15 @@ def run_command(main: Callable[[], None], *, until_stopped: bool = False) -> NoR
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     try:
         main()
+        sys.stdout.flush()
     except TandemError as error:
         if debug:
             traceback.print_exc()
         sys.exit(_told(error))
+    except BrokenPipeError:
+        # Whoever read this program's output has enough of it (`| head`). Nothing more is written, at exit neither.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except KeyboardInterrupt as stop:
         if until_stopped:
             sys.exit(0)

@@ -44,7 +44,8 @@ def _events(folder: Path) -> list[dict[str, Any]]:
     names = {event["pid"]: event["args"]["name"] for event in trace if event["name"] == "process_name"}
     work = [event for event in trace if event["ph"] == "X"]
     # Evaluations number their batches too, but the first to bear a number is the training step.
-    start = min(event["ts"] for event in work if event["args"]["step"] == _FIRST_STEP)
+    first = min(_FIRST_STEP, max(event["args"]["step"] for event in work))  # a short run has fewer
+    start = min(event["ts"] for event in work if event["args"]["step"] == first)
     return [
         {
             "row": names[event["pid"]],

@@ -9,7 +9,7 @@ from common.datasets.batches import Batches
 from common.datasets.images import DataSet
 from common.datasets.registry import load_dataset
 from common.errors import JobRefused, PartitionError, UsageError
-from common.models.own import OWN_PREFIX, choose_own, is_own
+from common.models.own import OWN_PREFIX, choose_model
 from common.models.registry import Choice, choose
 from common.partition.graph import CutPoint, Graph
 from common.training.prepare import Prepared, prepare
@@ -23,11 +23,6 @@ WORKLOAD = "discriminative"
 def objective(outputs: Any, labels: Tensor) -> tuple[Tensor, int]:
     """Mean cross-entropy of logits (B, classes), and the number of right answers."""
     return nn.functional.cross_entropy(outputs, labels), int((outputs.argmax(1) == labels).sum())
-
-
-def choose_model(name: str) -> Choice:
-    """The model that the user of this machine names; a file of theirs is loaded."""
-    return choose_own(name) if is_own(name) else choose(name)
 
 
 def make_recipe(chosen: Choice | None = None) -> Recipe:

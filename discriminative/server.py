@@ -5,10 +5,11 @@ import logging
 
 from common.command import run_command
 from common.config import parse
+from common.models.own import choose_model
 from common.training.optimizers import find_preset
 from common.training.serve import Server
 from discriminative.options import ServerOptions, check_ports
-from discriminative.recipe import WORKLOAD, choose_model, make_recipe
+from discriminative.recipe import WORKLOAD, make_recipe
 
 log = logging.getLogger(__name__)
 

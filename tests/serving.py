@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from common.models.own import choose_model
 from common.training.serve import Server
-from discriminative.recipe import WORKLOAD, choose_model, make_recipe
+from discriminative.recipe import WORKLOAD, make_recipe
 
 
 @contextmanager

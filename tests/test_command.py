@@ -3,13 +3,17 @@
 import logging
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from common.command import Terminated, run_command
 from common.errors import ConnectionLost, DataError, JobRefused, TandemError, UsageError
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -115,3 +119,17 @@ def test_debug_messages_are_shown_with_debug_only(
     run(main, monkeypatch, *argv)
 
     assert capsys.readouterr().err.splitlines() == shown
+
+
+@pytest.mark.slow
+def test_a_reader_that_has_enough_is_no_traceback() -> None:
+    source = "from common.command import run_command; run_command(lambda: print('line\\n' * 100_000))"
+    with subprocess.Popen(
+        [sys.executable, "-c", source], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as program:
+        assert program.stdout is not None
+        assert program.stderr is not None
+        program.stdout.readline()
+        program.stdout.close()
+        assert program.stderr.read() == ""
+    assert program.returncode == 1

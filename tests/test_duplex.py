@@ -15,13 +15,12 @@ from common.training.duplex import Duplex
 from common.wire.framing import Buffer, pack
 from common.wire.messages import Error, Finish, Finished, Ping
 from common.wire.tcp import Connection, Received
+from tests.sockets import TIMEOUT_S, sockets
 
 pytestmark = pytest.mark.timeout(60)
 
 Numbers: TypeAlias = "Duplex[int, int]"
 
-HOST = "127.0.0.1"
-TIMEOUT_S = 20.0
 MOMENT_S = 0.02  # to see that something does not happen; a correct duplex passes however long it is
 END = -1  # travels as the last message of a direction
 LOOPS = {"encoding", "sending", "receiving", "decoding"}
@@ -60,21 +59,6 @@ def failing_decode(error: BaseException, at: int) -> Callable[[Received], int]:
         return decode(received)
 
     return decode_or_fail
-
-
-@contextlib.contextmanager
-def sockets(buffer_bytes: int = 0) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Both ends of a TCP connection; with kernel buffers as small as the kernel allows, where asked for."""
-    with socket.create_server((HOST, 0)) as listener, socket.socket() as near:
-        if buffer_bytes:
-            for each in (listener, near):
-                each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
-                each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer_bytes)
-        near.connect(listener.getsockname())
-        far, _ = listener.accept()
-        far.settimeout(TIMEOUT_S)
-        with far:
-            yield near, far
 
 
 @contextlib.contextmanager

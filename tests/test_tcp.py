@@ -13,28 +13,11 @@ from common.errors import ConnectionLost, PeerError, ProtocolError
 from common.wire.framing import Buffer, Limits, pack
 from common.wire.messages import Attach, Attached, Error, Finish, Gradients, Payload, Ping
 from common.wire.tcp import HANDSHAKE_LIMITS, Connection, connect, expect, listen
+from tests.sockets import HOST, TIMEOUT_S, sockets
 
 pytestmark = pytest.mark.timeout(60)
 
-HOST = "127.0.0.1"
-TIMEOUT_S = 20.0
 MESSAGE = Gradients(0, True, 0.5, 1, 2, Payload("none", ()))
-
-
-@contextlib.contextmanager
-def sockets(buffer_bytes: int = 0) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Both ends of a TCP connection; with kernel buffers as small as the kernel allows, where asked for."""
-    with socket.create_server((HOST, 0)) as listener, socket.socket() as near:
-        if buffer_bytes:
-            for each in (listener, near):
-                each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
-                each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer_bytes)
-        near.settimeout(TIMEOUT_S)
-        near.connect(listener.getsockname())
-        far, _ = listener.accept()
-        far.settimeout(TIMEOUT_S)
-        with far:
-            yield near, far
 
 
 @contextlib.contextmanager

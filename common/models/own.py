@@ -16,16 +16,19 @@ from typing import Any
 from torch import nn
 
 from common.errors import UsageError
-from common.models.registry import IMAGE, Choice
+from common.models.registry import IMAGE, Choice, choose
 from common.naming import nearest
 
 OWN_PREFIX = "own:"
 _MARK = ".py:"
 
 
-def is_own(name: str) -> bool:
-    """Whether a model's name is a file and a factory in it."""
-    return _MARK in name
+def choose_model(name: str) -> Choice:
+    """The model that the user of this machine names: of the registry, or in a file of theirs, which is loaded.
+
+    Not for names that a peer sent; those are for `common.models.registry.choose`.
+    """
+    return choose_own(name) if _MARK in name else choose(name)
 
 
 def choose_own(name: str) -> Choice:

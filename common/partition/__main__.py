@@ -23,7 +23,7 @@ class Options:
     """
 
     model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")]
-    """Name of the model, as for --model of the client; torchvision:NAME for one of torchvision's."""
+    """Name of the model, as for --model of the client: resnet20, torchvision:NAME, path/to/file.py:factory."""
     input: str = ""
     """Channels, height and width of an image, such as 3,224,224; default the model's own."""
     batch_size: int = 2

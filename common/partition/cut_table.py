@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from common.errors import PartitionError, UsageError
-from common.models.registry import build_model, input_shape
+from common.models.own import choose_model
 from common.partition import trace
 from common.partition.graph import Graph, Level
 
@@ -56,7 +56,7 @@ class CutRow:
 
 
 def trace_example(model: str, num_classes: int, sizes: str, batch_size: int) -> tuple[Graph, Tensor]:
-    """A model of the registry, traced on random images, and these images.
+    """A model, traced on random images, and these images.
 
     Args:
         model: its name.
@@ -71,9 +71,10 @@ def trace_example(model: str, num_classes: int, sizes: str, batch_size: int) -> 
     for flag, value in (("num_classes", num_classes), ("batch_size", batch_size)):
         if not 1 <= value <= _LARGEST:
             raise UsageError(f"--{flag} is {value}; it must be 1 to {_LARGEST}")
-    shape = _parsed(sizes) if sizes else input_shape(model)
+    chosen = choose_model(model)
+    shape = _parsed(sizes) if sizes else chosen.input_shape
     try:
-        network = build_model(model, num_classes)
+        network = chosen.build(num_classes)
         images = torch.rand(batch_size, *shape)
         return trace(network, (images,)), images
     except (PartitionError, RuntimeError) as error:  # torch's own, where memory is too small
