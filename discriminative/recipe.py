@@ -11,7 +11,8 @@ from common.datasets.registry import load_dataset
 from common.errors import JobRefused, PartitionError, UsageError
 from common.models.own import OWN_PREFIX, choose_model
 from common.models.registry import Choice, choose
-from common.partition.graph import CutPoint, Graph
+from common.partition.graph import Graph
+from common.partition.points import CutPoint
 from common.training.prepare import Prepared, prepare
 from common.training.serve import Recipe
 from common.wire.messages import Job

@@ -65,7 +65,7 @@ def test_sums_are_those_of_the_whole_model() -> None:
     with FlopCounterMode(display=False) as counter:
         model(x)
 
-    flops = cumulative_flops(graph.module, (x,))
+    flops = cumulative_flops(graph, (x,))
     rows = cut_table(graph, (x,))
 
     assert flops[-1] == counter.get_total_flops()
@@ -138,6 +138,7 @@ def test_the_csv_has_all_columns_with_units(tmp_path: Path) -> None:
         "parameters_behind",
         "mflops_before",
         "mflops_behind",
+        "unsafe",
     ]
     assert [(int(each["index"]), each["name"], each["level"]) for each in found] == [
         (row.index, row.name, row.level) for row in rows
@@ -214,7 +215,6 @@ def test_an_input_that_is_none(sizes: str) -> None:
     ("model", "sizes", "batch_size", "message"),
     [
         ("resnet20", "4,8,8", 2, "expected input[2, 4, 8, 8] to have 3 channels, but got 4 channels instead"),
-        ("resnet20", "3,1,1", 1, "Expected more than 1 value per channel when training"),
         ("resnet20", "3,1000000,1000000", 1000, "an't allocate memory"),
     ],
 )
@@ -225,6 +225,21 @@ def test_an_input_that_the_model_fails_on(model: str, sizes: str, batch_size: in
 
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_input_that_only_serves_inference_is_told_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["cuts", "resnet20", "--input", "3,1,1", "--batch-size", "1"])
+
+    main()
+
+    lines = capsys.readouterr().out.splitlines()
+    reason = "the model fails on the example inputs: Expected more than 1 value per channel when training"
+    assert lines[0].endswith("not for training:")
+    assert reason in lines[1]
+    assert lines[-2] == "traced by torch.fx"
+    assert lines[-1].startswith(f"for inference only: {reason}")
 
 
 def test_other_values_that_make_no_sense() -> None:
@@ -273,7 +288,8 @@ def test_the_table_is_printed_and_saved(
 
     main()
 
-    lines = capsys.readouterr().out.splitlines()
+    *lines, served = capsys.readouterr().out.splitlines()
+    assert served == "traced by torch.fx"
     assert len(lines) == len((tmp_path / "cuts.csv").read_text().splitlines()) == 14
     assert lines[-1].split()[1:5] == ["classifier", "stage", "7", "float32"]
 

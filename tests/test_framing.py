@@ -35,6 +35,7 @@ from common.wire.messages import (
     Ping,
     Pong,
     TensorSpec,
+    View,
 )
 
 PREFIX = struct.Struct("<4sBBHIIQQ")
@@ -75,6 +76,8 @@ reals = st.floats(allow_nan=False)
 texts = st.text(max_size=20)
 specs = st.builds(TensorSpec, texts, st.lists(numbers, max_size=4).map(tuple), st.lists(reals, max_size=2).map(tuple))
 payloads = st.builds(Payload, texts, st.lists(specs, max_size=3).map(tuple))
+sizes = st.lists(numbers, max_size=4).map(tuple)
+views = st.lists(st.builds(View, numbers, numbers, sizes, sizes), max_size=3).map(tuple)
 any_message = st.one_of(
     st.builds(Open, numbers, texts, st.just(JOB)),
     st.builds(Opened, texts, texts, st.lists(texts, max_size=2).map(tuple)),
@@ -83,9 +86,20 @@ any_message = st.one_of(
     st.builds(Attach, texts),
     st.builds(Attached),
     st.builds(
-        Activations, numbers, numbers, st.booleans(), payloads, specs, specs, st.just((True, False)), st.booleans()
+        Activations,
+        numbers,
+        numbers,
+        st.booleans(),
+        payloads,
+        specs,
+        specs,
+        st.just((True, False)),
+        st.booleans(),
+        views,
     ),
-    st.builds(Gradients, numbers, st.booleans(), reals, numbers, numbers, payloads),
+    st.builds(
+        Gradients, numbers, st.booleans(), reals, numbers, numbers, payloads, st.just(messages.TailTimes()), views
+    ),
     st.builds(Finish),
     st.builds(Finished, st.dictionaries(texts, texts, max_size=3)),
     st.builds(Error, texts, texts),
@@ -463,7 +477,7 @@ class TestDocument:
     def test_fields_of_messages(self, kind: type[messages.Struct]) -> None:
         self.compare(f"`{kind.__struct_config__.tag}`", kind)
 
-    @pytest.mark.parametrize("kind", [Job, Payload, TensorSpec, messages.TailTimes])
+    @pytest.mark.parametrize("kind", [Job, Payload, TensorSpec, View, messages.TailTimes])
     def test_fields_of_their_parts(self, kind: type[messages.Struct]) -> None:
         text = self.compare(kind.__name__, kind)
         assert ("*Array.*" in text) == bool(kind.__struct_config__.array_like)

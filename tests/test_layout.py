@@ -20,7 +20,7 @@ FREE = {"errors", "naming", "config", "command", "records", "vision"}
 LAYERS = {
     "wire": set[str](),
     "link": set[str](),
-    "partition": {"models"},  # the cut table looks models up by name
+    "partition": {"models", "wire"},  # the cut table looks models up by name; a live set's layout is told in messages
     "models": set[str](),
     "datasets": set[str](),
     "codec": {"wire"},

@@ -1,5 +1,6 @@
 """A model or a cut that cannot be is told by name, with the reason."""
 
+import os
 import re
 
 import pytest
@@ -59,12 +60,29 @@ class Branching(TwoLayers):
 
 
 def test_control_flow_is_told_with_its_line() -> None:
-    with pytest.raises(PartitionError, match="Branching cannot be traced") as caught:
-        trace(Branching(), (X,))
+    graph = trace(Branching(), (X,))
 
-    assert "test_partition_refusals.py" in str(caught.value)
-    assert "if x.sum() > 0:" in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert graph.front_end == "recorder"
+    for refusal, front_end in zip(graph.report, ("torch.fx", "torch.export"), strict=True):
+        assert refusal.startswith(f"{front_end}: ")
+        assert "test_partition_refusals.py" in refusal
+        assert "if x.sum() > 0:" in refusal
+        assert "\n" not in refusal
+
+
+class Whimsical(TwoLayers):
+    """Draws numbers that no seed of torch's reaches."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.a(x) * os.urandom(1)[0])  # type: ignore[no-any-return]
+
+
+def test_a_model_that_cannot_be_traced_is_told_with_all_reasons() -> None:
+    with pytest.raises(PartitionError, match="Whimsical cannot be traced") as caught:
+        trace(Whimsical(), (X,))
+
+    for front_end in ("torch.fx", "torch.export", "recorder"):
+        assert f"{front_end}: what it computes in evaluation is not what the model does" in str(caught.value)
 
 
 class Failing(TwoLayers):
@@ -96,18 +114,26 @@ class FreshNoise(TwoLayers):
         return self.a(x) + torch.rand(4)  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize(
-    ("model", "mode"),
-    [(FunctionalDropout(), "evaluation"), (FunctionalDropout().eval(), "training"), (HiddenNoGrad(), "training")],
-)
-def test_a_trace_that_computes_something_else_is_found(model: nn.Module, mode: str) -> None:
-    with pytest.raises(PartitionError, match=f"its trace differs from the model in {mode} mode"):
-        trace(model, (X,))
+@pytest.mark.parametrize("model", [HiddenNoGrad(), FreshNoise()])
+def test_a_trace_that_computes_something_else_is_found(model: nn.Module) -> None:
+    graph = trace(model, (X,))
+
+    assert graph.front_end != "torch.fx"
+    assert re.search("torch.fx: .*what it computes in .* is not what the model does", graph.report[0])
 
 
-def test_random_numbers_that_the_trace_has_frozen_are_found() -> None:
-    with pytest.raises(PartitionError, match="its trace differs"):
-        trace(FreshNoise(), (X,))
+@pytest.mark.parametrize("training", [False, True])
+def test_a_model_with_another_way_for_training_is_traced_in_both(training: bool) -> None:
+    model = FunctionalDropout().train(training)
+    graph = trace(model, (X,))
+
+    head, tail = (part.train(training) for part in graph.parts("a"))
+
+    assert graph.front_end == "torch.fx"
+    torch.manual_seed(3)
+    expected = model(X)
+    torch.manual_seed(3)
+    assert torch.equal(tail(*head(X)), expected)
 
 
 class Tied(TwoLayers):
@@ -122,12 +148,17 @@ class Tied(TwoLayers):
         return self.b(self.relu(self.a(x)))  # type: ignore[no-any-return]
 
 
-def test_tied_weights_across_a_cut_are_refused_by_name() -> None:
-    graph = trace(Tied(), (X,))
+def test_tied_weights_across_a_cut_serve_inference_and_are_refused_for_training_by_name() -> None:
+    model = Tied()
+    graph = trace(model, (X,))
 
     for cut in ("a", "relu"):
-        with pytest.raises(PartitionError, match=re.escape(f"cut {cut!r}: both sides use a.weight, b.weight")):
-            graph.parts(cut)
+        reason = re.escape("both sides use a.weight, b.weight; the nearest cuts for training are 'input' (0), 'b' (3)")
+        with pytest.raises(PartitionError, match=rf"cut {cut!r} \(\d\): {reason}"):
+            graph.require_trainable(cut)
+        head, tail = (part.eval() for part in graph.parts(cut))
+        assert torch.equal(tail(*head(X)), model(X))
+    graph.require_trainable("b")
     assert torch.equal(graph.parts("b")[0](X)[0], graph.parts("input")[1](X))
 
 
@@ -144,4 +175,24 @@ class NormTwice(TwoLayers):
 
 def test_shared_statistics_across_a_cut_are_refused_by_name() -> None:
     with pytest.raises(PartitionError, match=r"both sides use .*norm\.running_mean"):
-        trace(NormTwice(), (X,)).parts("a")
+        trace(NormTwice(), (X,)).require_trainable("a")
+
+
+class SharedTable(TwoLayers):
+    """A table that both layers read and nobody writes to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table: Tensor
+        self.register_buffer("table", torch.ones(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.a(x) * self.table) + self.table  # type: ignore[no-any-return]
+
+
+def test_a_table_that_never_changes_is_in_both_parts() -> None:
+    graph = trace(SharedTable(), (X,))
+
+    graph.require_trainable("a")
+
+    assert all("table" in part.state_dict() for part in graph.parts("b"))

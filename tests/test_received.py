@@ -52,9 +52,18 @@ def train_split(cut: int, steps: int) -> tuple[list[float], dict[str, Tensor]]:
     codec = make_codec("none")
     updaters = [Updater(find_preset("resnet"), part.parameters()) for part in parts]
     head = Head(parts[0], updaters[0], codec, codec, gradients_wanted=graph.gradients_wanted(cut), stale_it=0, seed=0)
-    shapes = [shape[1:] for shape, _ in graph.find(cut).tensors]
     tail = Tail(
-        parts[1], updaters[1], codec, codec, objective=objective, shapes=shapes, batch_size=5, num_classes=10, seed=0
+        parts[1],
+        updaters[1],
+        codec,
+        codec,
+        objective=objective,
+        example=graph.find(cut).tensors,
+        example_size=5,
+        most_bytes=1 << 20,
+        batch_size=5,
+        num_classes=10,
+        seed=0,
     )
     for step in range(steps):
         inputs, labels = batch(step)

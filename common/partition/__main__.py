@@ -10,8 +10,8 @@ from common.command import run_command
 from common.config import parse
 from common.errors import UsageError
 from common.partition.cut_figure import SUFFIXES, save_figure
-from common.partition.cut_table import cut_table, save_table, table_lines, trace_example
-from common.partition.graph import Level
+from common.partition.cut_table import cut_table, save_table, served_lines, table_lines, trace_example
+from common.partition.points import Level
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Options:
     """
 
     model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")]
-    """Name of the model, as for --model of the client: resnet20, torchvision:NAME, path/to/file.py:factory."""
+    """Name of the model: resnet20, torchvision:NAME, timm:NAME, ultralytics:NAME, hf:TYPE, path/to/file.py:factory,
+    path/to/file.keras. Here it may be any model; --model of the client takes image classifiers."""
     input: str = ""
     """Channels, height and width of an image, such as 3,224,224; default the model's own."""
     batch_size: int = 2
@@ -48,7 +49,7 @@ def main() -> None:
             _check_file(flag, path, suffixes)
     graph, images = trace_example(options.model, options.num_classes, options.input, options.batch_size)
     rows = cut_table(graph, (images,), options.level)
-    print("\n".join(table_lines(rows)))
+    print("\n".join([*table_lines(rows), *served_lines(graph)]))
     try:
         if options.out is not None:
             save_table(options.out, rows)

@@ -1,21 +1,24 @@
 """The cut table of a model: what would cross at each point, and the parameters and operations on either side."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from common.errors import PartitionError, UsageError
 from common.models.own import choose_model
 from common.partition import trace
-from common.partition.graph import Graph, Level
+from common.partition.graph import Graph
+from common.partition.inputs import fresh
+from common.partition.points import Level
+from common.partition.verify import undisturbed
 
 _LEVELS: dict[Level, tuple[Level, ...]] = {
     "stage": ("stage",),
@@ -32,8 +35,9 @@ _COLUMNS = {
     "parameters_behind": "behind",
     "mflops_before": "MFLOPs before",
     "mflops_behind": "behind",
+    "unsafe": "not for training:",
 }
-_WORDS = {"name", "level", "crosses"}  # these columns stand at the left, numbers at the right
+_WORDS = {"name", "level", "crosses", "unsafe"}  # these columns stand at the left, numbers at the right
 _MOST_SHAPES = 3
 _LARGEST = 1 << 20  # of any size that is asked for
 
@@ -53,33 +57,39 @@ class CutRow:
     mflops_before: float
     """Of the forward pass: matrix products and convolutions; a multiplication and an addition are two."""
     mflops_behind: float
+    unsafe: str = ""
+    """Why training must not be cut here; empty where it may."""
 
 
-def trace_example(model: str, num_classes: int, sizes: str, batch_size: int) -> tuple[Graph, Tensor]:
-    """A model, traced on random images, and these images.
+def trace_example(model: str, num_classes: int, sizes: str, batch_size: int) -> tuple[Graph, Any]:
+    """A model, traced on random inputs, and these: the input itself where it takes one, else the tuple of them.
 
     Args:
         model: its name.
         num_classes: width of its last layer.
         sizes: channels, height and width of an image with commas between; empty for the model's own.
-        batch_size: how many images.
+        batch_size: how many samples.
 
     Raises:
-        UsageError: no such model, or sizes that are none.
+        UsageError: no such model, sizes that are none, or sizes for a model that takes no images.
         PartitionError: the model cannot be traced, or fails on images of this size.
     """
     for flag, value in (("num_classes", num_classes), ("batch_size", batch_size)):
         if not 1 <= value <= _LARGEST:
             raise UsageError(f"--{flag} is {value}; it must be 1 to {_LARGEST}")
     chosen = choose_model(model)
-    shape = _parsed(sizes) if sizes else chosen.input_shape
+    shape = None
+    if sizes:
+        C, H, W = _parsed(sizes)
+        shape = (C, H, W)
     try:
-        network = chosen.build(num_classes)
-        images = torch.rand(batch_size, *shape)
-        return trace(network, (images,)), images
+        inputs = chosen.example(batch_size, shape)
+        graph = trace(chosen.build(num_classes), inputs)
     except (PartitionError, RuntimeError) as error:  # torch's own, where memory is too small
-        given = f"--input {','.join(map(str, shape))} --batch_size {batch_size} --num_classes {num_classes}"
+        given = f"--batch_size {batch_size} --num_classes {num_classes}"
+        given = f"--input {','.join(map(str, shape))} {given}" if shape else given
         raise PartitionError(f"{model} with {given}: {str(error).splitlines()[0]}") from error
+    return graph, inputs[0] if len(inputs) == 1 else inputs
 
 
 def cut_table(graph: Graph, inputs: Sequence[Tensor], level: Level = "operation") -> list[CutRow]:
@@ -90,14 +100,14 @@ def cut_table(graph: Graph, inputs: Sequence[Tensor], level: Level = "operation"
         inputs: the example that it was traced on, or one of the same shapes.
         level: ``stage`` shows the ends of blocks, ``module`` those of layers too, ``operation`` all points.
     """
-    flops = cumulative_flops(graph.module, inputs)
+    flops = cumulative_flops(graph, inputs)
     batch = len(inputs[0])
     parameters = graph.points[-1].parameters_before
     rows = []
     for point in graph.points:
         if point.level not in _LEVELS[level]:
             continue
-        before = flops[graph.nodes_before(point.index)]
+        before = flops[graph.steps_before(point.index)]
         rows.append(
             CutRow(
                 point.index,
@@ -109,40 +119,28 @@ def cut_table(graph: Graph, inputs: Sequence[Tensor], level: Level = "operation"
                 parameters - point.parameters_before,
                 before / batch / 1e6,
                 (flops[-1] - before) / batch / 1e6,
+                point.unsafe,
             )
         )
     return rows
 
 
-def cumulative_flops(module: fx.GraphModule, inputs: Sequence[Tensor]) -> list[int]:
-    """Operations of a forward pass of the whole batch, before each node and behind the last.
+def cumulative_flops(graph: Graph, inputs: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> list[int]:
+    """Operations of a forward pass of the whole batch, before each step and behind the last.
 
     As torch's `FlopCounterMode` counts them: what attention fuses is taken apart first, or it would count as nothing.
     """
-    meter = _FlopMeter(module)
-    modes = [(each, each.training) for each in module.modules()]
-    module.eval()
+    counter = FlopCounterMode(display=False)
+    totals = [0]
+    args, named = fresh(inputs, kwargs or {})
     with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng())
+        stack.enter_context(undisturbed(graph.model))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(torch.enable_grad())  # without it, attention layers take a path that is not counted
-        stack.enter_context(meter.counter)
-        meter.run(*(each.detach().clone() for each in inputs))
-    for each, training in modes:
-        each.training = training
-    return meter.totals
-
-
-class _FlopMeter(fx.Interpreter):
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module)
-        self.counter = FlopCounterMode(display=False)
-        self.totals = [0]
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        self.totals.append(self.counter.get_total_flops())
-        return value
+        graph.model.eval()
+        stack.enter_context(counter)
+        graph.walk(args, named, lambda _: totals.append(counter.get_total_flops()))
+    return totals
 
 
 def save_table(path: Path, rows: Sequence[CutRow]) -> None:
@@ -156,15 +154,22 @@ def save_table(path: Path, rows: Sequence[CutRow]) -> None:
 
 def table_lines(rows: Sequence[CutRow]) -> list[str]:
     """The rows as lines of text, under a heading."""
-    cells = [[_cell(row, name) for name in _COLUMNS] for row in rows]
-    widths = [max(map(len, column)) for column in zip(_COLUMNS.values(), *cells, strict=True)]
+    shown = {name: title for name, title in _COLUMNS.items() if name != "unsafe" or any(row.unsafe for row in rows)}
+    cells = [[_cell(row, name) for name in shown] for row in rows]
+    widths = [max(map(len, column)) for column in zip(shown.values(), *cells, strict=True)]
     return [
         "  ".join(
             cell.ljust(width) if name in _WORDS else cell.rjust(width)
-            for name, cell, width in zip(_COLUMNS, line, widths, strict=True)
+            for name, cell, width in zip(shown, line, widths, strict=True)
         ).rstrip()
-        for line in ([*_COLUMNS.values()], *cells)
+        for line in ([*shown.values()], *cells)
     ]
+
+
+def served_lines(graph: Graph) -> list[str]:
+    """Which front end served, and why those before it did not."""
+    lines = [f"traced by {graph.front_end}", *(f"not by {each}" for each in graph.report)]
+    return [*lines, f"for inference only: {graph.untrainable}"] if graph.untrainable else lines
 
 
 def crossing(row: CutRow, most: int | None = None) -> str:

@@ -1,11 +1,14 @@
 """What head and tail exchange, as tensors: before it is encoded and after it is decoded."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 from torch import Tensor
 
+from common.partition.layout import check
 from common.wire.framing import Buffer
-from common.wire.messages import Message, TailTimes
+from common.wire.messages import Message, Payload, TailTimes, View
 
 NOT_TIMED = TailTimes()
 
@@ -18,6 +21,7 @@ class Upload:
     epoch: int
     training: bool
     tensors: tuple[Tensor, ...]
+    """The live tensors. Those that share memory at the head share it at the tail."""
     labels: Tensor
     """(B,) integer classes."""
     ids: Tensor
@@ -39,7 +43,7 @@ class Answer:
     correct: int
     count: int
     gradients: tuple[Tensor, ...]
-    """Of the tensors whose gradient was wanted, in order; none in evaluation."""
+    """Of the tensors whose gradient was wanted, in order, with the strides that they flow with; none in evaluation."""
     times: TailTimes = NOT_TIMED
 
 
@@ -49,3 +53,15 @@ class Outgoing:
 
     message: Message
     buffers: tuple[Buffer, ...] = ()
+
+
+def announced(payload: Payload, views: Sequence[View]) -> list[tuple[tuple[int, ...], str]]:
+    """Shape and dtype of each tensor that a message announces, before anything is decoded.
+
+    Raises:
+        ProtocolError: views that do not fit the payload.
+    """
+    check(views, [prod(max(size, 0) for size in spec.shape) for spec in payload.tensors])
+    if not views:
+        return [(spec.shape, spec.dtype) for spec in payload.tensors]
+    return [(view.size, payload.tensors[view.storage].dtype) for view in views]

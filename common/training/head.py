@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from common.codec import Codec, Encoded
 from common.codec.spec import dtype_name, to_bytes
 from common.errors import ProtocolError
-from common.training.exchange import Answer, Outgoing, Upload
+from common.partition.layout import pack, unpack
+from common.training.exchange import Answer, Outgoing, Upload, announced
 from common.training.optimizers import Updater
 from common.training.randomness import one_at_a_time, step_stream
 from common.training.session import AnswerOrder
@@ -25,7 +26,8 @@ class _Pending:
 
     epoch: int
     inputs: tuple[Tensor, ...]
-    shapes: tuple[tuple[int, ...], ...]
+    gradients: list[tuple[tuple[int, ...], str]]
+    """Shape and dtype of each that is due."""
     outputs: tuple[Tensor, ...] | None
     """With their graph, at K = 0; None where they are computed again."""
     coding_error: tuple[Tensor, ...] | None = None
@@ -43,6 +45,8 @@ class Head:
         codec_up: encodes activations.
         codec_down: decodes gradients.
         gradients_wanted: for each activation, whether its gradient is of use.
+        groups: indices of activations that have memory in common in training, for each such memory.
+        evaluation_groups: the same in evaluation.
         stale_it: staleness bound K. At 0 the graph of the forward pass is kept; above, the backward pass computes
             the activations again from the stored input under the current weights (feature replay).
         seed: of the run; dropout masks of step t are a function of (seed, t).
@@ -58,6 +62,8 @@ class Head:
         codec_down: Codec,
         *,
         gradients_wanted: Sequence[bool],
+        groups: Sequence[Sequence[int]] = (),
+        evaluation_groups: Sequence[Sequence[int]] = (),
         stale_it: int,
         seed: int,
         taylor: bool = False,
@@ -67,6 +73,7 @@ class Head:
         self._updater = updater
         self._codec_up, self._codec_down = codec_up, codec_down
         self._gradients_wanted = tuple(gradients_wanted)
+        self._groups = {True: groups, False: evaluation_groups}
         self._stale_it = stale_it
         self._seed = seed
         self._taylor = taylor and not codec_up.is_exact
@@ -99,16 +106,17 @@ class Head:
         with torch.set_grad_enabled(keep):
             outputs, drawn = self._run(step, inputs, training)
         if training:
-            shapes = tuple(tuple(each.shape) for each in compress(outputs, self._gradients_wanted))
-            self._pending[step] = _Pending(epoch, inputs, shapes, outputs if keep else None)
+            due = [(tuple(each.shape), dtype_name(each.dtype)) for each in compress(outputs, self._gradients_wanted)]
+            self._pending[step] = _Pending(epoch, inputs, due, outputs if keep else None)
         self._order.sent(step, len(labels), training)
         return Upload(step, epoch, training, outputs, labels, ids, self._gradients_wanted, drawn)
 
     def encode(self, upload: Upload) -> Outgoing:
         """The message of an upload."""
-        encoded = self._codec_up.encode(upload.tensors, upload.step)
+        storages, views = pack(upload.tensors, self._groups[upload.training])
+        encoded = self._codec_up.encode(storages, upload.step)
         if upload.training and self._taylor:
-            decoded = self._codec_up.decode(encoded)
+            decoded = unpack(self._codec_up.decode(encoded), views)
             self._pending[upload.step].coding_error = tuple(
                 d.to(t) - t.detach()
                 for d, t in compress(zip(decoded, upload.tensors, strict=True), self._gradients_wanted)
@@ -126,6 +134,7 @@ class Head:
             _spec(ids),
             upload.gradients_wanted if upload.training else (False,) * len(upload.tensors),
             upload.random_state is not None,
+            views,
         )
         return Outgoing(message, tuple(buffers))
 
@@ -139,10 +148,11 @@ class Head:
         if not isinstance(message, Gradients):
             raise ProtocolError(f"the peer sent {type(message).__name__} where gradients were due")
         self._order.gradients(message)
-        shapes = tuple(spec.shape for spec in message.payload.tensors)
-        if shapes != (self._pending[message.step].shapes if message.training else ()):
-            raise ProtocolError(f"gradients of shapes {shapes} came; step {message.step} has other activations")
-        gradients = self._codec_down.decode(Encoded(message.payload, frame.buffers))
+        came = announced(message.payload, message.views)
+        if came != (self._pending[message.step].gradients if message.training else []):
+            raise ProtocolError(f"gradients {came} came; step {message.step} has other activations")
+        storages = self._codec_down.decode(Encoded(message.payload, frame.buffers))
+        gradients = unpack([each.to(self._device) for each in storages], message.views)
         return Answer(
             message.step,
             message.training,
@@ -161,7 +171,7 @@ class Head:
         pending = self._pending.pop(answer.step)
         if not answer.gradients:
             return
-        gradients = tuple(each.to(self._device) for each in answer.gradients)
+        gradients = answer.gradients
         if pending.coding_error is not None:
             gradients = tuple(g - e * g * g for g, e in zip(gradients, pending.coding_error, strict=True))
         with torch.enable_grad(), self._buffers_kept(pending.outputs is None):

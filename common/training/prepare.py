@@ -10,6 +10,7 @@ from common.codec import make_codec
 from common.errors import UsageError
 from common.partition import trace
 from common.partition.graph import Graph
+from common.partition.layout import most_bytes
 from common.training.digest import combined_digest, parameter_digests
 from common.training.head import Head
 from common.training.optimizers import Updater, find_preset
@@ -18,6 +19,8 @@ from common.training.tail import Objective, Tail
 from common.wire.messages import Job
 
 MAX_MODEL_BYTES = 4 << 30
+EXAMPLE_SIZE = 2
+"""Samples of the batch that a model is traced with; BatchNorm trains on two or more."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ def prepare(build: Callable[[], nn.Module], input_shape: tuple[int, ...], seed: 
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = build()
-            example = torch.rand(2, *input_shape)
+            example = torch.rand(EXAMPLE_SIZE, *input_shape)
         return Prepared(trace(model, (example,)), combined_digest(parameter_digests(model)))
 
 
@@ -55,14 +58,22 @@ def _check_size(build: Callable[[], nn.Module]) -> None:
 
 
 def make_head(prepared: Prepared, job: Job, *, device: str, taylor: bool) -> Head:
-    """The head of a job."""
-    part, _ = prepared.graph.parts(job.cut)
+    """The head of a job.
+
+    Raises:
+        PartitionError: there is no such cut, or training would be wrong there.
+    """
+    graph = prepared.graph
+    graph.require_trainable(job.cut)
+    part, _ = graph.parts(job.cut)
     return Head(
         part.to(device),
         Updater(find_preset(job.optim), part.parameters(), job.learning_rate),
         make_codec(job.compress_up),
         make_codec(job.compress_down),
-        gradients_wanted=prepared.graph.gradients_wanted(job.cut),
+        gradients_wanted=graph.gradients_wanted(job.cut),
+        groups=graph.groups(job.cut, training=True),
+        evaluation_groups=graph.groups(job.cut, training=False),
         stale_it=job.stale_it,
         seed=job.seed,
         taylor=taylor,
@@ -71,15 +82,23 @@ def make_head(prepared: Prepared, job: Job, *, device: str, taylor: bool) -> Hea
 
 
 def make_tail(prepared: Prepared, job: Job, *, device: str, objective: Objective) -> Tail:
-    """The tail of a job."""
-    _, part = prepared.graph.parts(job.cut)
+    """The tail of a job.
+
+    Raises:
+        PartitionError: there is no such cut, or training would be wrong there.
+    """
+    graph = prepared.graph
+    graph.require_trainable(job.cut)
+    _, part = graph.parts(job.cut)
     return Tail(
         part.to(device),
         Updater(find_preset(job.optim), part.parameters(), job.learning_rate),
         make_codec(job.compress_up),
         make_codec(job.compress_down),
         objective=objective,
-        shapes=crossing_shapes(prepared.graph, job.cut),
+        example=graph.find(job.cut).tensors,
+        example_size=EXAMPLE_SIZE,
+        most_bytes=largest_body(graph, job),
         batch_size=job.batch_size,
         num_classes=job.num_classes,
         seed=job.seed,
@@ -87,12 +106,12 @@ def make_tail(prepared: Prepared, job: Job, *, device: str, objective: Objective
     )
 
 
-def crossing_shapes(graph: Graph, cut: int) -> list[tuple[int, ...]]:
-    """Shapes of what crosses a cut, for one sample."""
-    return [shape[1:] for shape, _ in graph.find(cut).tensors]
-
-
 def largest_body(graph: Graph, job: Job) -> int:
     """Bytes of the largest body that a step of the job can have, in either direction: no codec ever adds."""
-    bytes_per_sample = graph.find(job.cut).activation_bytes // 2 + 1  # the example has two samples
-    return job.batch_size * (bytes_per_sample + 16) + (1 << 16)
+    in_example = max(
+        most_bytes(graph.crossing(job.cut, training=training), graph.groups(job.cut, training=training))
+        for training in (True, False)
+    )
+    # In proportion to the samples, or the same for any number of them.
+    examples = -(-max(job.batch_size, EXAMPLE_SIZE) // EXAMPLE_SIZE)
+    return examples * in_example + job.batch_size * 16 + (1 << 16)

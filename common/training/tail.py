@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from itertools import compress
+from math import prod
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from common.codec import Codec, Encoded
-from common.codec.spec import from_bytes, named_dtype
+from common.codec.spec import dtype_name, from_bytes, named_dtype
 from common.errors import ProtocolError
-from common.training.exchange import Answer, Outgoing, Upload
+from common.partition.layout import pack, unpack
+from common.training.exchange import Answer, Outgoing, Upload, announced
 from common.training.optimizers import Updater
 from common.training.randomness import one_at_a_time, step_stream
 from common.training.session import StepOrder
@@ -33,7 +35,10 @@ class Tail:
         codec_up: decodes activations.
         codec_down: encodes gradients.
         objective: loss and number of right answers.
-        shapes: what each activation must look like, without its batch dimension.
+        example: shape and dtype of each activation of an example batch.
+        example_size: samples in that batch.
+        data_dependent: whether sizes of activations depend on the data too, not on the number of samples alone.
+        most_bytes: of all activations of the largest batch, and of what carries them.
         batch_size: the largest batch.
         num_classes: labels must be below.
         seed: of the run.
@@ -48,7 +53,10 @@ class Tail:
         codec_down: Codec,
         *,
         objective: Objective,
-        shapes: Sequence[tuple[int, ...]],
+        example: Sequence[tuple[tuple[int, ...], torch.dtype]],
+        example_size: int,
+        data_dependent: bool = False,
+        most_bytes: int,
         batch_size: int,
         num_classes: int,
         seed: int,
@@ -58,7 +66,10 @@ class Tail:
         self._updater = updater
         self._codec_up, self._codec_down = codec_up, codec_down
         self._objective = objective
-        self._shapes = tuple(shapes)
+        self._example = [(shape, dtype_name(dtype)) for shape, dtype in example]
+        self._example_size = example_size
+        self._data_dependent = data_dependent
+        self._most_bytes = most_bytes
         self._batch_size = batch_size
         self._num_classes = num_classes
         self._seed = seed
@@ -76,8 +87,10 @@ class Tail:
             raise ProtocolError(f"the peer sent {type(message).__name__} where activations were due")
         self._order.activations(message)
         count = self._check(message, len(frame.buffers))
-        crossing = len(self._shapes)
-        tensors = self._codec_up.decode(Encoded(message.payload, frame.buffers[:crossing]))
+        crossing = len(message.payload.tensors)
+        storages = self._codec_up.decode(Encoded(message.payload, frame.buffers[:crossing]))
+        # On the device before it is taken apart: moved one by one, tensors would no longer share their memory.
+        tensors = unpack([each.to(self._device) for each in storages], message.views)
         sent_labels, ids, *state = frame.buffers[crossing:]
         labels = _whole_numbers(message.labels, sent_labels, count, "labels")
         if not 0 <= int(labels.min()) <= int(labels.max()) < self._num_classes:
@@ -102,30 +115,31 @@ class Tail:
         labels = upload.labels.to(self._device)
         if not upload.training:
             with torch.no_grad(), one_at_a_time:
-                outputs = self.part(*(each.to(self._device) for each in upload.tensors))
+                outputs = self.part(*upload.tensors)
                 loss, correct = self._objective(outputs, labels)
             return Answer(upload.step, False, loss.item(), correct, len(labels), ())
-        leaves = [
-            each.to(self._device).requires_grad_(wanted)
-            for each, wanted in zip(upload.tensors, upload.gradients_wanted, strict=True)
-        ]
+        gradients: dict[int, Tensor] = {}
         with torch.enable_grad():
-            received = [_received(leaf) if leaf.requires_grad else leaf for leaf in leaves]
+            received = [
+                _received(each, gradients, i) if wanted else each
+                for i, (each, wanted) in enumerate(zip(upload.tensors, upload.gradients_wanted, strict=True))
+            ]
             with step_stream(self._seed, upload.step, self._device, upload.random_state):
                 outputs = self.part(*received)
             loss, correct = self._objective(outputs, labels)
             if loss.requires_grad:
                 loss.backward()  # type: ignore[no-untyped-call]
         self._updater.apply(upload.epoch)
-        gradients = tuple(
-            torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
-            for leaf in compress(leaves, upload.gradients_wanted)
+        due = (
+            gradients[i] if i in gradients else torch.zeros_like(each)
+            for i, each in compress(enumerate(upload.tensors), upload.gradients_wanted)
         )
-        return Answer(upload.step, True, loss.item(), correct, len(labels), gradients)
+        return Answer(upload.step, True, loss.item(), correct, len(labels), tuple(due))
 
     def encode(self, answer: Answer) -> Outgoing:
         """The message of an answer."""
-        encoded = self._codec_down.encode(answer.gradients, answer.step)
+        storages, views = pack(answer.gradients)
+        encoded = self._codec_down.encode(storages, answer.step)
         message = Gradients(
             answer.step,
             answer.training,
@@ -134,24 +148,43 @@ class Tail:
             answer.count,
             encoded.spec,
             answer.times,
+            views,
         )
         return Outgoing(message, encoded.buffers)
 
     def _check(self, message: Activations, buffers: int) -> int:
         """Number of samples, where everything announced fits this cut."""
-        shapes = [spec.shape for spec in message.payload.tensors]
         count = message.labels.shape[0] if len(message.labels.shape) == 1 else -1
         if not 0 < count <= self._batch_size:
             raise ProtocolError(f"labels of shape {message.labels.shape}; batches have 1 to {self._batch_size} samples")
-        if shapes != [(count, *shape) for shape in self._shapes]:
-            raise ProtocolError(
-                f"activations of shapes {shapes} came for {count} samples; at this cut they have {list(self._shapes)}"
-            )
-        if len(message.gradients_wanted) != len(shapes):
-            raise ProtocolError(f"{len(message.gradients_wanted)} marks of wanted gradients for {len(shapes)} tensors")
-        if buffers != len(shapes) + 2 + message.random_state:
-            raise ProtocolError(f"activations of {len(shapes)} tensors came with {buffers} buffers")
+        came = announced(message.payload, message.views)
+        if len(came) != len(self._example):
+            raise ProtocolError(f"{len(came)} activations came; {len(self._example)} cross at this cut")
+        for i, ((shape, dtype), (its_shape, its_dtype)) in enumerate(zip(came, self._example, strict=True)):
+            if dtype != its_dtype or not self._fits(shape, its_shape, count):
+                raise ProtocolError(
+                    f"activation {i} came as {dtype} of shape {shape} for {count} samples; at this cut they have "
+                    f"{its_dtype} of shape {its_shape} for {self._example_size}"
+                )
+        sent = [(spec.shape, spec.dtype) for spec in message.payload.tensors]
+        for each in (sent, came):
+            nbytes = sum(prod(max(n, 0) for n in shape) * named_dtype(dtype).itemsize for shape, dtype in each)
+            if nbytes > self._most_bytes:
+                raise ProtocolError(f"activations of {nbytes} bytes came; a batch has {self._most_bytes} at most")
+        if len(message.gradients_wanted) != len(came):
+            raise ProtocolError(f"{len(message.gradients_wanted)} marks of wanted gradients for {len(came)} tensors")
+        for (_, dtype), wanted in zip(came, message.gradients_wanted, strict=True):
+            if wanted and not named_dtype(dtype).is_floating_point:
+                raise ProtocolError(f"the gradient of a tensor of {dtype} is wanted; it has none")
+        if buffers != len(sent) + 2 + message.random_state:
+            raise ProtocolError(f"activations of {len(sent)} tensors came with {buffers} buffers")
         return count
+
+    def _fits(self, shape: tuple[int, ...], example: tuple[int, ...], count: int) -> bool:
+        """Whether each dimension is the example's, or grows with the samples (windows of an image, say)."""
+        if len(shape) != len(example) or self._data_dependent:
+            return len(shape) == len(example)
+        return all(n == d or n * self._example_size == d * count for n, d in zip(shape, example, strict=True))
 
 
 def _whole_numbers(spec: TensorSpec, data: memoryview, count: int, what: str) -> Tensor:
@@ -161,21 +194,29 @@ def _whole_numbers(spec: TensorSpec, data: memoryview, count: int, what: str) ->
     return from_bytes(data, dtype, spec.shape).long()
 
 
-def _received(leaf: Tensor) -> Tensor:
-    received: Tensor = _Received.apply(leaf)  # type: ignore[no-untyped-call]
+def _received(tensor: Tensor, gradients: dict[int, Tensor], index: int) -> Tensor:
+    """The tensor as the tail's part takes it; the backward pass puts its gradient into ``gradients``."""
+    leaf = tensor.detach().requires_grad_()
+    received: Tensor = _Received.apply(leaf, gradients, index)  # type: ignore[no-untyped-call]
     return received
 
 
 class _Received(torch.autograd.Function):
-    """The received tensor as a value that the tail's in-place operations may write to (a leaf they may not)."""
+    """The received tensor as a value that the tail's in-place operations may write to (a leaf they may not).
+
+    Its gradient is taken as it flows, which is how it would flow on in the whole model: a leaf's own would be copied
+    to the leaf's strides.
+    """
 
     @staticmethod
-    def forward(_ctx: Any, leaf: Tensor) -> Tensor:
+    def forward(ctx: Any, leaf: Tensor, gradients: dict[int, Tensor], index: int) -> Tensor:
         """A tensor over the same memory that is no view for autograd."""
+        ctx.gradients, ctx.index = gradients, index
         empty = torch.empty(0, dtype=leaf.dtype, device=leaf.device)
         return empty.set_(leaf.untyped_storage(), leaf.storage_offset(), leaf.shape, leaf.stride())
 
     @staticmethod
-    def backward(_ctx: Any, gradient: Tensor) -> Tensor:
-        """The gradient itself."""
-        return gradient
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None]:
+        """Keep the gradient; nothing is behind it."""
+        ctx.gradients[ctx.index] = gradient
+        return None, None, None

@@ -32,6 +32,17 @@ class Payload(Struct, frozen=True, array_like=True):
     tensors: tuple[TensorSpec, ...]
 
 
+class View(Struct, frozen=True, array_like=True):
+    """Where a tensor lies in a message's payload; lengths are in elements."""
+
+    storage: int
+    """Which tensor of the payload is its memory, or holds its elements."""
+    offset: int
+    """Of its first element, from the beginning of its memory."""
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
 class Job(Struct, frozen=True):
     """What is to be trained. Names only, looked up in the server's own registries; never code."""
 
@@ -102,7 +113,7 @@ class Attached(Struct, frozen=True, tag="attached"):
     """Cloud -> edge: training may begin."""
 
 
-class Activations(Struct, frozen=True, tag="activations"):
+class Activations(Struct, frozen=True, tag="activations", omit_defaults=True):
     """Head -> tail: one step's activations.
 
     Buffers: one for each tensor of ``payload``, then ``labels``, then ``ids``, then, where ``random_state``
@@ -117,8 +128,10 @@ class Activations(Struct, frozen=True, tag="activations"):
     ids: TensorSpec
     """Which samples these are: their indices in the data set."""
     gradients_wanted: tuple[bool, ...]
-    """For each tensor of ``payload``: whether the head can use its gradient."""
+    """For each live tensor: whether the head can use its gradient."""
     random_state: bool = False
+    views: tuple[View, ...] = ()
+    """One for each live tensor, where they are not the tensors of ``payload`` themselves."""
 
 
 class TailTimes(Struct, frozen=True, array_like=True):
@@ -130,7 +143,7 @@ class TailTimes(Struct, frozen=True, array_like=True):
     encode: tuple[float, float] = (0.0, 0.0)
 
 
-class Gradients(Struct, frozen=True, tag="gradients"):
+class Gradients(Struct, frozen=True, tag="gradients", omit_defaults=True):
     """Tail -> head: the answer to `Activations`; ``payload`` has the gradients that were wanted, in order.
 
     Buffers: one for each tensor of ``payload``.
@@ -144,6 +157,8 @@ class Gradients(Struct, frozen=True, tag="gradients"):
     count: int
     payload: Payload
     times: TailTimes = TailTimes()
+    views: tuple[View, ...] = ()
+    """One for each gradient, where they are not the tensors of ``payload`` themselves."""
 
 
 class Finish(Struct, frozen=True, tag="finish"):

@@ -1,0 +1,227 @@
+"""The parts of a model between cuts, from graphs of torch.fx: one for each mode, over the same weights."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils._pytree import TreeSpec, tree_unflatten
+
+from common.errors import PartitionError
+from common.partition.fx_trace import FxTrace
+from common.partition.inputs import InputForm
+from common.partition.liveness import Position
+from common.partition.steps import Step, state_of
+from common.partition.template import PLAIN, Template, leaves_of, restore
+
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Body:
+    """What a part computes in one mode."""
+
+    graph: fx.Graph
+    forward: Callable[..., tuple[Any, ...]]
+    """Of the graph: takes the part and the live values, returns the values that are alive behind it."""
+    inlet: InputForm | tuple[Template, ...]
+    """The model's inputs; or how live values are made of what crosses."""
+    outlet: TreeSpec | tuple[Template, ...]
+    """The model's outputs; or how live values cross."""
+    device: torch.device | None
+    """Where the graph makes tensors, in so many words; None where it follows its inputs."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Body":
+        """Itself: nothing in it ever changes, and it holds no weights."""
+        return self
+
+
+class Part(nn.Module):
+    """A part of a model. Names and objects of its parameters and buffers are the model's own.
+
+    It takes what the part before it returned (the first: the model's inputs), and returns a tuple of tensors (the
+    last: the model's outputs). Numbers cross as 0-d tensors.
+    """
+
+    def __init__(self, bodies: Mapping[bool, Body]) -> None:
+        super().__init__()
+        self._bodies = dict(bodies)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What is alive behind the part, or the model's outputs.
+
+        Raises:
+            PartitionError: inputs of another form than the example's, or a mode that the model was not traced in.
+        """
+        body = self._bodies.get(self.training)
+        if body is None:
+            raise PartitionError("this part serves evaluation only: the model's trace in training mode failed")
+        if isinstance(body.inlet, InputForm):
+            values: Sequence[Any] = body.inlet.leaves(args, kwargs)
+        else:
+            values = _restored(body.inlet, args)
+        results = body.forward(self, *values)
+        if isinstance(body.outlet, TreeSpec):
+            return tree_unflatten(results, body.outlet)
+        if all(template is PLAIN for template in body.outlet):
+            return results
+        return tuple(leaf for each in zip(results, body.outlet, strict=True) for leaf in leaves_of(*each))
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "Part":
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        moved = next((each.device for each in state_of(self).values()), None)
+        for training, body in self._bodies.items():
+            if moved is not None and body.device not in (None, moved):
+                self._bodies[training] = _moved(body, self, moved)
+        return self
+
+
+def fx_parts(
+    form: InputForm, model: nn.Module, traces: Mapping[bool, Any], cuts: Mapping[bool, Sequence[Position]]
+) -> list[Part]:
+    """The parts between cuts. What nothing uses of the model's parameters and buffers is in the last.
+
+    Args:
+        form: of the model's inputs.
+        model: whose names the parts have.
+        traces: `FxTrace` by mode.
+        cuts: by mode, as many in each; the parts serve these modes.
+    """
+    bodies = {training: _bodies(traces[training], places, form) for training, places in cuts.items()}
+    saved = set(model.state_dict(keep_vars=True))
+    parts: list[Part] = []
+    for number in range(len(cuts[False]) + 1):
+        part = Part({training: each[number] for training, each in bodies.items()})
+        for training in cuts:
+            own = traces[training].captured.module
+            for node in part._bodies[training].graph.nodes:
+                if node.op in ("get_attr", "call_module"):
+                    _adopt(part, str(node.target), model, own, saved)
+        parts.append(part)
+    used = set[str]().union(*(state_of(part) for part in parts))
+    for name in state_of(model).keys() - used:
+        _adopt(parts[-1], name, model, model, saved)
+    return parts
+
+
+def owners(steps: Sequence[Step], bounds: Sequence[int]) -> list[set[int]]:
+    """For each step, the parts that compute it: a constant is computed in all that use it.
+
+    Args:
+        steps: of a trace, the output last.
+        bounds: how many steps run before each cut.
+    """
+    places = [set[int]() for _ in steps]
+    for i in range(len(steps) - 1, -1, -1):
+        if not (steps[i].constant and places[i]):
+            places[i] = {bisect_right(bounds, i)}
+        for taken in steps[i].takes:
+            if steps[taken].constant:
+                places[taken] |= places[i]
+    return places
+
+
+def _bodies(trace: FxTrace, cuts: Sequence[Position], form: InputForm) -> list[Body]:
+    places = owners(trace.steps, [cut.before for cut in cuts])
+    bodies = []
+    for number in range(len(cuts) + 1):
+        nodes = [node for node, where in zip(trace.nodes, places, strict=True) if number in where]
+        first, last = number == 0, number == len(cuts)
+        arriving = () if first else cuts[number - 1].live
+        leaving = () if last else cuts[number].live
+        graph = _cut_out(
+            nodes,
+            [trace.nodes[i] for i in arriving],
+            trace.nodes[-1].args[0] if last else tuple(trace.nodes[i] for i in leaving),
+        )
+        bodies.append(
+            Body(
+                graph,
+                _compiled(trace.captured.module, graph),
+                form if first else _templates(trace, arriving),
+                trace.captured.output_spec if last else _templates(trace, leaving),
+                next(_devices(graph), None),
+            )
+        )
+    return bodies
+
+
+def _templates(trace: FxTrace, live: Sequence[int]) -> tuple[Template, ...]:
+    return tuple(template for i in live if (template := trace.templates[i]) is not None)
+
+
+def _cut_out(nodes: Sequence[fx.Node], arriving: Sequence[fx.Node], leaving: Any) -> fx.Graph:
+    graph = fx.Graph()
+    copies = {node: graph.placeholder(node.name) for node in arriving}
+    for node in nodes:
+        if node.op != "output":
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.output(fx.node.map_arg(leaving, copies.__getitem__))
+    return graph
+
+
+def _compiled(root: nn.Module, graph: fx.Graph) -> Callable[..., tuple[Any, ...]]:
+    forward: Callable[..., tuple[Any, ...]] = type(fx.GraphModule(root, graph)).forward
+    graph.owning_module = None  # it would hold the weights, those of before `to` too
+    return forward
+
+
+def _restored(templates: Sequence[Template], leaves: Sequence[Any]) -> Sequence[Any]:
+    if all(template is PLAIN for template in templates):
+        if len(leaves) != len(templates):
+            raise PartitionError(f"{len(leaves)} tensors came across the cut; {len(templates)} are alive there")
+        return leaves
+    device = next((each.device for each in leaves if isinstance(each, Tensor) and each.dim()), _CPU)
+    coming = iter(leaves)
+    try:
+        return [restore(template, coming, device) for template in templates]
+    except StopIteration:
+        raise PartitionError(f"{len(leaves)} tensors came across the cut; more are alive there") from None
+
+
+def _adopt(part: nn.Module, target: str, model: nn.Module, own: nn.Module, saved: Container[str]) -> None:
+    """Give ``part`` what the model has under a name, or else the graph of its own."""
+    *path, name = target.split(".")
+    holder: Any = part
+    for depth, step in enumerate(path, start=1):
+        if not hasattr(holder, step):
+            setattr(holder, step, nn.Module())
+        holder = getattr(holder, step)
+        if holder is _found(model, path[:depth]):
+            return  # it has the whole module already
+    if hasattr(holder, name):
+        return
+    value = _found(model, [*path, name])
+    value = _found(own, [*path, name]) if value is None else value
+    if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+        holder.register_buffer(name, value, persistent=target in saved)
+    else:
+        setattr(holder, name, value)
+
+
+def _found(root: Any, path: Sequence[str]) -> Any:
+    for step in path:
+        root = getattr(root, step, None)
+    return root
+
+
+def _devices(graph: fx.Graph) -> Iterator[torch.device]:
+    for node in graph.nodes:
+        for each in [*node.args, *node.kwargs.values()]:
+            if isinstance(each, torch.device):
+                yield each
+
+
+def _moved(body: Body, part: nn.Module, device: torch.device) -> Body:
+    """The body with its tensors made on another device."""
+
+    def there(value: Any) -> Any:
+        return device if isinstance(value, torch.device) else value
+
+    graph = _cut_out(list(body.graph.nodes), (), body.graph.output_node().args[0])
+    for node in graph.nodes:
+        node.args = tuple(map(there, node.args))
+        node.kwargs = {name: there(value) for name, value in node.kwargs.items()}
+    return replace(body, graph=graph, forward=_compiled(part, graph), device=device)

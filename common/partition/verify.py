@@ -1,0 +1,131 @@
+"""Whether parts compute what the model computes: outputs, buffers and gradients, from the same random state."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import TreeSpec, tree_flatten
+
+from common.errors import PartitionError
+from common.partition.inputs import fresh
+
+FAILURES = (RuntimeError, LookupError, TypeError, ValueError, AssertionError, AttributeError, NotImplementedError)
+"""What a model raises that does not take its inputs."""
+
+_PLAIN = (bool, int, float, str, bytes)
+
+ROUNDING = 1e-4
+"""How much of its largest element a gradient may differ by: sums over several uses are taken in another order."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one forward pass (and in training a backward pass) of a model leaves."""
+
+    form: TreeSpec
+    outputs: list[Any]
+    buffers: list[Tensor]
+    gradients: list[Tensor | None]
+
+
+def outcome(
+    model: nn.Module,
+    run: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    training: bool,
+) -> Outcome:
+    """Run ``model``, or parts over its parameters and buffers, and put everything back as it was."""
+    args, kwargs = fresh(args, kwargs)
+    with undisturbed(model), torch.set_grad_enabled(training):
+        model.train(training)
+        torch.manual_seed(0)
+        leaves, form = tree_flatten(run(*args, **kwargs))
+        buffers = [buffer.clone() for buffer in model.buffers()]
+        gradients = _gradients([each for each in leaves if isinstance(each, Tensor)], model) if training else []
+        outputs = [each.detach() if isinstance(each, Tensor) else each for each in leaves]
+    return Outcome(form, outputs, buffers, gradients)
+
+
+def through(parts: Sequence[nn.Module], *, training: bool) -> Callable[..., Any]:
+    """The parts one behind the other."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        for part in parts:
+            part.train(training)
+        values = parts[0](*args, **kwargs)
+        for part in parts[1:]:
+            values = part(*values)
+        return values
+
+    return run
+
+
+def difference(expected: Outcome, found: Outcome) -> str:
+    """What differs, in words; empty where nothing does. Outputs and buffers must be equal bit for bit."""
+    if expected.form != found.form:
+        return "gives outputs of another form"
+    if not all(map(_equal, expected.outputs, found.outputs)):
+        return "gives other outputs"
+    if not all(map(_equal, expected.buffers, found.buffers)):
+        return "leaves other buffers"
+    if not all(map(_nearly_equal, expected.gradients, found.gradients)):
+        return "gives other gradients"
+    return ""
+
+
+def require_equal(expected: Outcome, found: Outcome, where: str) -> None:
+    """Raises PartitionError where the parts differ from the model."""
+    if what := difference(expected, found):
+        raise PartitionError(f"what it computes {where} is not what the model does: it {what}")
+
+
+def _gradients(outputs: Sequence[Tensor], model: nn.Module) -> list[Tensor | None]:
+    """Gradients of all parameters, of a sum of the outputs with weights of all sizes; None where there is none."""
+    parameters = [each for each in model.parameters() if each.requires_grad]
+    losses = [
+        (each.flatten() * torch.linspace(-1, 1, each.numel(), dtype=each.dtype, device=each.device)).sum()
+        for each in outputs
+        if each.requires_grad
+    ]
+    if not parameters or not losses:
+        return [None] * len(parameters)
+    return list(torch.autograd.grad(losses, parameters, allow_unused=True))
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+        return type(a) is type(b) and (not isinstance(a, _PLAIN) or a == b)
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    return torch.equal(a, b) or bool(torch.allclose(a, b, 0, 0, equal_nan=True))
+
+
+def _nearly_equal(a: Tensor | None, b: Tensor | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    if torch.equal(a, b):
+        return True
+    size = float(a.abs().max()) if a.numel() else 0.0
+    return bool(torch.allclose(a, b, 0, ROUNDING * size, equal_nan=True))
+
+
+@contextmanager
+def undisturbed(*modules: nn.Module) -> Iterator[None]:
+    """Puts buffers, torch's random state, and plain attributes back as they were: modes, and what a pass remembers."""
+    plain = [(each, dict(vars(each))) for module in modules for each in module.modules()]
+    buffers = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            for each, attributes in plain:
+                vars(each).clear()
+                vars(each).update(attributes)
+            with torch.no_grad():
+                for buffer, value in buffers:
+                    buffer.copy_(value)
