@@ -153,6 +153,7 @@ def test_an_unknown_name_is_told_with_the_nearest() -> None:
     with pytest.raises(UsageError, match=re.escape(message)) as caught:
         build_model("vgg18")
 
-    assert str(caught.value).endswith(f"Known: {', '.join(MODELS)}, torchvision:NAME, path/to/file.py:factory")
+    others = "torchvision:NAME, timm:NAME, ultralytics:NAME, hf:TYPE, path/to/file.py:factory, path/to/file.keras"
+    assert str(caught.value).endswith(f"Known: {', '.join(MODELS)}, {others}")
     with pytest.raises(UsageError, match="resnet50"):
         input_shape("resnet5O")

@@ -1,4 +1,4 @@
-"""torchvision's image classifiers by name: built bare, traceable, and good for a job of the client."""
+"""torchvision's models by name: built bare, and the image classifiers good for a job of the client."""
 
 import re
 from typing import Any
@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from common.errors import UsageError
 from common.models import build_model
-from common.models.registry import input_shape
+from common.models.registry import choose, find, input_shape
 from common.partition import trace
 from discriminative.options import JobOptions
 from discriminative.recipe import plan_job
@@ -64,14 +65,58 @@ def test_names_are_matched_in_any_case() -> None:
     [
         ("resnet19", "torchvision has no image classifier 'resnet19'; the nearest are resnet18, "),
         ("", "torchvision has no image classifier ''; the nearest are "),
-        ("fcn_resnet50", "torchvision:fcn_resnet50 is no image classifier; "),
-        ("quantized_resnet18", "torchvision:quantized_resnet18 is no image classifier; "),
+        (
+            "quantized_resnet18",
+            "torchvision:quantized_resnet18 is quantized, without gradients; use torchvision:resnet18",
+        ),
     ],
 )
 def test_an_unknown_name_is_told_with_the_nearest(name: str, message: str) -> None:
     for ask in (input_shape, build_model):
         with pytest.raises(UsageError, match=re.escape(message)):
             ask(f"torchvision:{name}")
+
+
+OTHERS = [
+    ("lraspp_mobilenet_v3_large", [(2, 3, 224, 224)], (5, 224, 224)),
+    ("ssdlite320_mobilenet_v3_large", [(3, 320, 320), (3, 320, 320)], (4,)),  # boxes, however many
+    ("r3d_18", [(2, 3, 16, 112, 112)], (5,)),
+    ("raft_small", [(2, 3, 128, 128), (2, 3, 128, 128)], (2, 128, 128)),
+]
+
+
+@pytest.mark.parametrize(("name", "inputs", "output"), OTHERS)
+def test_models_that_are_no_classifiers_of_images_are_built_for_tracing(
+    name: str, inputs: list[tuple[int, ...]], output: tuple[int, ...]
+) -> None:
+    chosen = find(f"torchvision:{name}")
+
+    example = chosen.example(2)
+    with torch.no_grad():
+        first = tree_leaves(chosen.build(5).eval()(*example))[0]
+
+    assert [tuple(each.shape) for each in tree_leaves(example)] == inputs
+    assert tuple(first.shape[1:]) == output
+
+
+@pytest.mark.parametrize("name", [name for name, _, _ in OTHERS])
+def test_a_job_takes_only_classifiers(name: str, images: str) -> None:
+    message = f"torchvision:{name} is no image classifier; training takes only those"
+    for ask in (input_shape, choose):
+        with pytest.raises(UsageError, match=message):
+            ask(f"torchvision:{name}")
+    with pytest.raises(UsageError, match=message):
+        plan_job(JobOptions(model=f"torchvision:{name}", dataset=images))
+
+
+def test_every_model_but_the_quantized_has_a_name() -> None:
+    from torchvision import models  # noqa: PLC0415  costs a second
+
+    names = [name for name in models.list_models() if not name.startswith("quantized_")]
+    classifiers = [name for name in names if find(f"torchvision:{name}").classifies]
+
+    assert len(names) > 100
+    assert classifiers == models.list_models(module=models)
 
 
 @pytest.mark.parametrize(("name", "layers"), [("alexnet", 2), ("mobilenet_v3_small", 1), ("googlenet", 1)])

@@ -1,4 +1,4 @@
-"""Neural networks that come with Tandem; `build_model` makes one by name."""
+"""Neural networks by name: Tandem's own, those of installed libraries, and a user's; `build_model` makes one."""
 
 from common.models.registry import build_model
 

@@ -1,7 +1,7 @@
-"""A user's own model, ``path/to/file.py:factory``: loaded where its user names it, and never because a peer does.
+"""A user's own model: loaded from a file where its user names it, and never because a peer does.
 
-The factory is called with the number of classes (and ``dropout``, if it takes that) and returns an `nn.Module`. The
-file may say ``INPUT_SHAPE = (channels, height, width)``; else the model takes 3 x 32 x 32.
+The factory of ``path/to/file.py:factory`` is called with the number of classes (and ``dropout``, if it takes that) and
+returns an `nn.Module`. The file may say ``INPUT_SHAPE = (channels, height, width)``; else the model takes 3 x 32 x 32.
 """
 
 import importlib.util
@@ -16,7 +16,10 @@ from typing import Any
 from torch import nn
 
 from common.errors import UsageError
-from common.models.registry import IMAGE, Choice, choose
+from common.models import of_keras, of_transformers, own_transformers
+from common.models.choice import Choice
+from common.models.inputs import Images
+from common.models.registry import IMAGE, find
 from common.naming import nearest
 
 OWN_PREFIX = "own:"
@@ -28,7 +31,13 @@ def choose_model(name: str) -> Choice:
 
     Not for names that a peer sent; those are for `common.models.registry.choose`.
     """
-    return choose_own(name) if _MARK in name else choose(name)
+    if _MARK in name:
+        return choose_own(name)
+    if name.lower().endswith(of_keras.SUFFIX):
+        return of_keras.choose(name)
+    if name.lower().startswith(of_transformers.PREFIX):
+        return own_transformers.choose_local(name[len(of_transformers.PREFIX) :])
+    return find(name)
 
 
 def choose_own(name: str) -> Choice:
@@ -46,7 +55,7 @@ def choose_own(name: str) -> Choice:
     if not (isinstance(shape, tuple) and len(shape) == 3 and all(isinstance(n, int) and n > 0 for n in shape)):
         raise UsageError(f"{path}: INPUT_SHAPE is {shape!r}; it must be (channels, height, width)")
     factory = getattr(module, factory_name)
-    return Choice(OWN_PREFIX + factory_name, partial(_build, factory, name), shape)
+    return Choice(OWN_PREFIX + factory_name, partial(_build, factory, name), Images(shape))
 
 
 def _load(path: Path) -> ModuleType:

@@ -1,17 +1,19 @@
-"""The table of models that can be asked for by name; ``torchvision:NAME`` asks for one of torchvision's."""
+"""The table of models that can be asked for by name, and the libraries that are asked for all others."""
 
-import inspect
 from collections.abc import Callable
-from difflib import get_close_matches
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import nn
 
 from common.errors import UsageError
-from common.models import resnet, vgg
+from common.models import of_timm, of_torchvision, of_transformers, of_ultralytics, resnet, vgg
+from common.models.choice import Choice
+from common.models.inputs import Images, Shape
 from common.models.weights import initialise
 from common.naming import nearest
+
+__all__ = ["MODELS", "Choice", "build_model", "choose", "find", "input_shape"]
 
 
 class Entry(NamedTuple):
@@ -19,26 +21,12 @@ class Entry(NamedTuple):
 
     build: Callable[[int, float], nn.Module]
     """Called with the number of classes and the dropout probability."""
-    input_shape: tuple[int, int, int]
+    input_shape: Shape
     """Channels, height and width of one image."""
     description: str
     """One line for the user."""
 
 
-class Choice(NamedTuple):
-    """A model that was chosen, by whatever kind of name."""
-
-    name: str
-    """As jobs call it."""
-    build: Callable[..., nn.Module]
-    """Called with the number of classes, and ``dropout=``."""
-    input_shape: tuple[int, int, int]
-    """Channels, height and width of one image."""
-
-
-TORCHVISION_PREFIX = "torchvision:"
-
-_LIST = "torchvision.models.list_models(torchvision.models) gives all"
 IMAGE = (3, 32, 32)
 
 MODELS: dict[str, Entry] = {
@@ -66,78 +54,76 @@ MODELS: dict[str, Entry] = {
         "small ResNet of 27 basic blocks, 16 to 64 channels, 30 slices",
     ),
 }
+# Libraries that are installed here, each with a table of names of its own.
+_LIBRARIES: dict[str, Callable[[str], Choice]] = {
+    of_torchvision.PREFIX: of_torchvision.choose,
+    of_timm.PREFIX: of_timm.choose,
+    of_ultralytics.PREFIX: of_ultralytics.choose,
+    of_transformers.PREFIX: of_transformers.choose,
+}
+_OTHERS = [
+    "torchvision:NAME",
+    "timm:NAME",
+    "ultralytics:NAME",
+    "hf:TYPE",
+    "path/to/file.py:factory",
+    "path/to/file.keras",
+]
+_LONGEST = 200
 
 
 def build_model(name: str, num_classes: int = 10, *, dropout: float = 0.0) -> nn.Module:
     """Build a model with fresh weights, drawn from torch's global generator.
 
     Args:
-        name: a key of `MODELS`, or ``torchvision:`` and an image classifier of torchvision, in upper or lower case.
+        name: a key of `MODELS`, or the prefix of a library and a name of its own, in upper or lower case.
         num_classes: width of the last layer.
-        dropout: probability of dropping a hidden feature of the classifier; 0 leaves dropout out. Some of
-            torchvision's models know no dropout, and its transformers drop in every block.
+        dropout: probability of dropping a hidden feature of the classifier; 0 leaves dropout out. Some models of
+            libraries know no dropout, and torchvision's transformers drop in every block.
 
     Raises:
-        UsageError: no model has this name, or it knows no dropout.
+        UsageError: no model has this name, it knows no dropout, or its library is not installed.
     """
-    model = _entry(name).build(num_classes, dropout)
-    if not _is_torchvisions(name):  # those come with weights drawn by their own rules
-        initialise(model)
-    return model
+    return find(name).build(num_classes, dropout=dropout)
 
 
-def input_shape(name: str) -> tuple[int, int, int]:
-    """Return channels, height and width of the images that the model ``name`` takes."""
-    return _entry(name).input_shape
+def input_shape(name: str) -> Shape:
+    """Return channels, height and width of the images that the classifier ``name`` takes."""
+    return find(name).input_shape
 
 
 def choose(name: str) -> Choice:
-    """The model of a name, under the one spelling that jobs use.
+    """The image classifier of a name that may have come from a peer, under the one spelling that jobs use.
 
     Raises:
-        UsageError: no model has this name.
+        UsageError: no model has this name, or it is no image classifier.
     """
-    shape = input_shape(name)
-    spelled = {known.lower(): known for known in MODELS}.get(name.lower(), name.lower())
-    return Choice(spelled, partial(build_model, spelled), shape)
+    chosen = find(name)
+    chosen.require_classifier()
+    return chosen
 
 
-def _entry(name: str) -> Entry:
-    if _is_torchvisions(name):
-        return _torchvision_entry(name[len(TORCHVISION_PREFIX) :].lower())
+def find(name: str) -> Choice:
+    """The model of a name, of any kind.
+
+    Names are looked up in tables of code that is installed here; they never load a file or reach a network.
+
+    Raises:
+        UsageError: no model has this name, or its library is not installed.
+    """
+    if len(name) > _LONGEST:
+        raise UsageError(f"a model's name has {_LONGEST} letters at most, not {len(name)}")
+    prefix, colon, rest = name.partition(":")
+    if library := _LIBRARIES.get(prefix.lower() + colon):
+        return library(rest)
     spelled = {known.lower(): known for known in MODELS}
-    if name.lower() in spelled:
-        return MODELS[spelled[name.lower()]]
-    raise UsageError(f"no model is called {name!r}; {nearest(name, MODELS)}, torchvision:NAME, path/to/file.py:factory")
+    if name.lower() not in spelled:
+        raise UsageError(f"no model is called {name!r}; {nearest(name, MODELS)}, {', '.join(_OTHERS)}")
+    known = spelled[name.lower()]
+    return Choice(known, partial(_build, MODELS[known]), Images(MODELS[known].input_shape))
 
 
-def _is_torchvisions(name: str) -> bool:
-    return name.lower().startswith(TORCHVISION_PREFIX)
-
-
-def _torchvision_entry(name: str) -> Entry:
-    from torchvision import models  # noqa: PLC0415  costs a second
-
-    known = models.list_models(module=models)  # image classifiers; the others take or give something else
-    if name not in known:
-        if name in models.list_models():
-            raise UsageError(f"{TORCHVISION_PREFIX}{name} is no image classifier; {_LIST}")
-        close = get_close_matches(name, known, n=3, cutoff=0.0)
-        raise UsageError(f"torchvision has no image classifier {name!r}; the nearest are {', '.join(close)}; {_LIST}")
-    side = 299 if name == "inception_v3" else 224
-    return Entry(partial(_torchvision_model, name), (3, side, side), "torchvision's model, without trained weights")
-
-
-def _torchvision_model(name: str, num_classes: int, dropout: float) -> nn.Module:
-    from torchvision import models  # noqa: PLC0415  costs a second
-
-    accepted = inspect.signature(inspect.signature(models.get_model_builder(name)).return_annotation).parameters
-    options: dict[str, Any] = {}
-    if "aux_logits" in accepted:  # else training gives a tuple of three outputs
-        options = {"aux_logits": False, "init_weights": False}
-    if "dropout" in accepted:
-        options["dropout"] = dropout
-    elif dropout:
-        raise UsageError(f"--dropout is {dropout}, but torchvision builds {name} without dropout; leave it out")
-    model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **options)
+def _build(entry: Entry, num_classes: int, *, dropout: float = 0.0) -> nn.Module:
+    model = entry.build(num_classes, dropout)
+    initialise(model)  # the libraries' models come with weights drawn by their own rules
     return model
