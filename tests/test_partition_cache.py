@@ -91,7 +91,14 @@ def test_other_inputs_are_another_key() -> None:
     model, x = Scaled(1.0), torch.ones(2, 4)
     keys = [
         key_of(model, args, kwargs)
-        for args, kwargs in (((x,), {}), ((x[:1],), {}), ((x.double(),), {}), ((x, 1), {}), ((x, 2), {}), ((), {"x": x}))
+        for args, kwargs in (
+            ((x,), {}),
+            ((x[:1],), {}),
+            ((x.double(),), {}),
+            ((x, 1), {}),
+            ((x, 2), {}),
+            ((), {"x": x}),
+        )
     ]
 
     assert len(set(keys)) == len(keys)

@@ -153,3 +153,29 @@ def test_autocast_reaches_into_the_parts(model: nn.Module, training: bool) -> No
 
     assert out.dtype is torch.bfloat16
     assert torch.equal(out, expected)
+
+
+class MakesTensors(nn.Module):
+    """Makes a tensor on a device that the code names; and branches, so that only torch.export can follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[1] > 3:
+            x = x * torch.arange(4.0, device=x.device)
+        out: torch.Tensor = self.layer(x).relu() * torch.arange(4.0, device=x.device)
+        return out
+
+
+@pytest.mark.slow
+def test_tensors_that_an_exported_part_makes_follow_it_to_another_device() -> None:
+    x = torch.ones(2, 4)
+    graph = trace(MakesTensors(), (x,))
+
+    parts = [copy.deepcopy(part).to("meta").eval() for part in graph.parts("layer")]
+    out = parts[1](*parts[0](x.to("meta")))
+
+    assert graph.front_end == "torch.export"
+    assert out.device.type == "meta"

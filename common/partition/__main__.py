@@ -47,8 +47,8 @@ def main() -> None:
     for flag, path, suffixes in (("out", options.out, ()), ("plot", options.plot, SUFFIXES)):
         if path is not None:
             _check_file(flag, path, suffixes)
-    graph, images = trace_example(options.model, options.num_classes, options.input, options.batch_size)
-    rows = cut_table(graph, (images,), options.level)
+    graph, inputs = trace_example(options.model, options.num_classes, options.input, options.batch_size)
+    rows = cut_table(graph, inputs, options.level)
     print("\n".join([*table_lines(rows), *served_lines(graph)]))
     try:
         if options.out is not None:

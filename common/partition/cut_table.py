@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -61,8 +60,8 @@ class CutRow:
     """Why training must not be cut here; empty where it may."""
 
 
-def trace_example(model: str, num_classes: int, sizes: str, batch_size: int) -> tuple[Graph, Any]:
-    """A model, traced on random inputs, and these: the input itself where it takes one, else the tuple of them.
+def trace_example(model: str, num_classes: int, sizes: str, batch_size: int) -> tuple[Graph, tuple[Any, ...]]:
+    """A model, traced on random inputs, and these.
 
     Args:
         model: its name.
@@ -89,10 +88,10 @@ def trace_example(model: str, num_classes: int, sizes: str, batch_size: int) -> 
         given = f"--batch_size {batch_size} --num_classes {num_classes}"
         given = f"--input {','.join(map(str, shape))} {given}" if shape else given
         raise PartitionError(f"{model} with {given}: {str(error).splitlines()[0]}") from error
-    return graph, inputs[0] if len(inputs) == 1 else inputs
+    return graph, inputs
 
 
-def cut_table(graph: Graph, inputs: Sequence[Tensor], level: Level = "operation") -> list[CutRow]:
+def cut_table(graph: Graph, inputs: Sequence[Any], level: Level = "operation") -> list[CutRow]:
     """The rows of the points down to a zoom level, in order.
 
     Args:
@@ -101,7 +100,7 @@ def cut_table(graph: Graph, inputs: Sequence[Tensor], level: Level = "operation"
         level: ``stage`` shows the ends of blocks, ``module`` those of layers too, ``operation`` all points.
     """
     flops = cumulative_flops(graph, inputs)
-    batch = len(inputs[0])
+    batch = len(inputs[0])  # a tensor, or a list of images
     parameters = graph.points[-1].parameters_before
     rows = []
     for point in graph.points:

@@ -76,7 +76,7 @@ class InputForm:
 
 def _form(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[TreeSpec, tuple[Any, ...]]:
     leaves, spec = tree_flatten((tuple(args), by_name(kwargs)))
-    return spec, tuple(None if isinstance(each, Tensor) else each for each in leaves)
+    return spec, tuple(Tensor if isinstance(each, Tensor) else each for each in leaves)
 
 
 def _fresh(value: Any) -> Any:

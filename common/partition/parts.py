@@ -71,10 +71,10 @@ class Part(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> "Part":
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        moved = next((each.device for each in state_of(self).values()), None)
         for training, body in self._bodies.items():
-            if moved is not None and body.device not in (None, moved):
-                self._bodies[training] = _moved(body, self, moved)
+            device = body.device and fn(torch.empty(0, device=body.device)).device
+            if device != body.device:
+                self._bodies[training] = _moved(body, self, device)
         return self
 
 
