@@ -3,12 +3,13 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: help env demo test test-fast lint format bench clean
+.PHONY: help env demo test test-fast test-zoo lint format bench clean
 
 help:
 	@echo "make demo       train one model on two sides of an emulated link, serially and pipelined (2-3 minutes)"
 	@echo "make test       format, lint, types, and all tests (about 4 minutes)"
 	@echo "make test-fast  the fast tests only (under a minute)"
+	@echo "make test-zoo   cut 171 public models everywhere and compare (an hour); needs timm, ultralytics, transformers"
 	@echo "make bench      the overlap and transport benchmarks (about 4 minutes)"
 	@echo "make env        make or renew .venv; PIP_FLAGS and PYTHON are passed on"
 	@echo "make format     format the code"
@@ -16,7 +17,7 @@ help:
 
 env: .venv/made
 
-.venv/made: requirements.txt requirements-dev.txt pyproject.toml
+.venv/made: $(wildcard requirements*.txt) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 		|| { echo "Tandem needs Python 3.10 or newer; name one with: make env PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
@@ -31,6 +32,9 @@ test: lint
 
 test-fast: env
 	$(BIN)/python -m pytest -m "not slow"
+
+test-zoo: env
+	$(BIN)/python -m tests.zoo --markdown docs/zoo.md
 
 lint: env
 	$(BIN)/ruff format --check --quiet .

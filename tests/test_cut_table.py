@@ -110,7 +110,7 @@ def test_counting_leaves_no_mark() -> None:
 
 
 def test_levels_zoom() -> None:
-    graph, x = trace_example("resnet20", 10, "3,8,8", 2)
+    graph, (x,) = trace_example("resnet20", 10, "3,8,8", 2)
 
     stage, module, operation = (cut_table(graph, (x,), level) for level in ("stage", "module", "operation"))
 
@@ -121,7 +121,7 @@ def test_levels_zoom() -> None:
 
 
 def test_the_csv_has_all_columns_with_units(tmp_path: Path) -> None:
-    graph, x = trace_example("resnet20", 10, "3,8,8", 2)
+    graph, (x,) = trace_example("resnet20", 10, "3,8,8", 2)
     rows = cut_table(graph, (x,), "operation")
 
     save_table(tmp_path / "cuts.csv", rows)
@@ -197,7 +197,7 @@ def test_a_first_axis_of_several_to_a_sample_is_shown() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("level", "suffix"), [("stage", ".png"), ("operation", ".png"), ("module", ".pdf")])
 def test_the_figure_is_saved(tmp_path: Path, level: str, suffix: str) -> None:
-    graph, x = trace_example("resnet56", 10, "3,8,8", 2)
+    graph, (x,) = trace_example("resnet56", 10, "3,8,8", 2)
 
     save_figure(tmp_path / f"cuts{suffix}", cut_table(graph, (x,), level), "resnet56")  # type: ignore[arg-type]
 

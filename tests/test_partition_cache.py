@@ -57,7 +57,7 @@ class Scaled(nn.Module):
         return out
 
 
-@pytest.mark.parametrize("scales", [(1.0, 2.0), (1, 1.0), (1, True), (lambda: 2.0, lambda: 3.0)])
+@pytest.mark.parametrize("scales", [(1.0, 2.0), (1, 1.0), (1, True), (lambda: 2.0, lambda: 3.0), (torch.ones(4), torch.zeros(4))])
 def test_other_attributes_are_another_key(scales: tuple[object, object]) -> None:
     x = torch.ones(2, 4)
     first, second = (key_of(Scaled(scale), (x,), {}) for scale in scales)
@@ -109,7 +109,7 @@ def closing_over() -> Callable[[], float]:
     return lambda: value[0]
 
 
-@pytest.mark.parametrize("scale", [torch.ones(4), closing_over(), object()])
+@pytest.mark.parametrize("scale", [torch.ones(4097), closing_over(), object()])
 def test_what_cannot_be_compared_is_not_kept(scale: object) -> None:
     assert key_of(Scaled(scale), (torch.ones(2, 4),), {}) is None
     assert find(None, Scaled(scale)) is None

@@ -1,8 +1,8 @@
 """Graphs that were traced before, for models built in the same way: a server traces a model once, not once a session.
 
 What decides how a model computes is in its key: classes, plain attributes, shapes, modes, and the form of the
-example. A model with anything in it that cannot be compared (a tensor that is no buffer, a hook, an open file) has no
-key and is traced anew. Weights are not in the key, and the cache keeps none.
+example. A model with anything in it that cannot be compared (a large tensor that is no buffer, a hook, an open file)
+has no key and is traced anew. Weights are not in the key, and the cache keeps none.
 """
 
 import copy
@@ -22,6 +22,8 @@ from common.partition.inputs import by_name
 from common.partition.steps import state_of
 
 _SIZE = 32
+_FEW = 1 << 12
+"""Elements of a plain tensor that are compared one by one, such as a detector's strides."""
 _KEPT: OrderedDict[Hashable, Graph] = OrderedDict()
 _LOCK = threading.Lock()
 _REGISTERS = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "training")
@@ -106,6 +108,8 @@ def _plain(value: Any) -> Hashable:
     kind = type(value)
     if isinstance(value, _PLAIN) or _is_free_function(value):
         return kind, value
+    if kind is Tensor and value.numel() <= _FEW and value.layout is torch.strided and not value.is_meta:
+        return kind, value.dtype, value.device, tuple(value.shape), tuple(value.flatten().tolist())
     if kind in (tuple, list, torch.Size):
         return kind, tuple(map(_plain, value))
     if kind in (dict, OrderedDict):

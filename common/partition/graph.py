@@ -197,7 +197,9 @@ class Graph:
             own = any(state[name].requires_grad for name in state_used(trace.steps, i) if name in state)
             if any(leaf.differentiable for leaf in step.leaves) and (own or not trained.isdisjoint(step.takes)):
                 trained.add(i)
-        wanted = [leaf.differentiable and i in trained for i in place.live for leaf in trace.steps[i].leaves]
+        # Where no input asked for a gradient, what asks for one has a parameter behind it.
+        sure = not any(leaf.differentiable for step in trace.steps if step.kind == "input" for leaf in step.leaves)
+        wanted = [leaf.differentiable and (sure or i in trained) for i in place.live for leaf in trace.steps[i].leaves]
         return (*wanted, *(False for _ in trace.extras(place.before)))
 
     def on(self, model: nn.Module) -> "Graph":

@@ -4,10 +4,13 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map
 
 from common.errors import PartitionError
+
+_PLAIN = (Tensor, bool, int, float, str, bytes, type(None), torch.dtype, torch.device)
 
 
 def by_name(kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,12 +43,25 @@ def fresh(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ..
     return copied
 
 
+def require_plain(args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Refuse inputs with anything in them but tensors and plain values: a graph would take its content for constant.
+
+    Raises:
+        PartitionError: it names what it is.
+    """
+    for leaf in tree_leaves((tuple(args), by_name(kwargs))):
+        if not isinstance(leaf, _PLAIN):
+            raise PartitionError(f"the inputs hold a {type(leaf).__name__}, whose content a graph would freeze")
+
+
 class InputForm:
     """The nesting of a model's inputs and their plain values, which a graph has taken over from the example."""
 
     def __init__(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         self._spec, self._plain = _form(args, kwargs)
         self._sizes: Sequence[Sequence[int | None]] | None = None
+        self._bare = len(args) if not kwargs and _all_tensors(args) else -1
+        """Number of inputs where all are tensors by position: their form needs no comparing."""
 
     def fix(self, sizes: Sequence[Sequence[int | None]]) -> None:
         """For each tensor the sizes that the graph has taken over too; None where a size is free."""
@@ -57,13 +73,11 @@ class InputForm:
         Raises:
             PartitionError: other inputs; a graph would take the example's plain values and sizes for theirs.
         """
-        spec, plain = _form(args, kwargs)
-        if spec != self._spec or plain != self._plain:
-            raise PartitionError(
-                f"inputs of the form {spec} {plain} came; the model was traced on {self._spec} {self._plain}: "
-                "trace it on an example of this form"
-            )
-        leaves = tensor_leaves(args, kwargs)
+        if len(args) == self._bare and not kwargs and _all_tensors(args):
+            leaves = list(args)
+        else:
+            self._compare(args, kwargs)
+            leaves = tensor_leaves(args, kwargs)
         for leaf, sizes in zip(leaves, self._sizes or (), strict=self._sizes is not None):
             if len(sizes) != leaf.dim() or any(n not in (None, m) for n, m in zip(sizes, leaf.shape, strict=True)):
                 wanted = "x".join("any" if n is None else str(n) for n in sizes)
@@ -72,6 +86,18 @@ class InputForm:
                     "trace the model on an example of this size"
                 )
         return leaves
+
+    def _compare(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        spec, plain = _form(args, kwargs)
+        if spec != self._spec or plain != self._plain:
+            raise PartitionError(
+                f"inputs of the form {spec} {plain} came; the model was traced on {self._spec} {self._plain}: "
+                "trace it on an example of this form"
+            )
+
+
+def _all_tensors(values: Sequence[Any]) -> bool:
+    return all(isinstance(each, Tensor) for each in values)
 
 
 def _form(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[TreeSpec, tuple[Any, ...]]:

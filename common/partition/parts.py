@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -33,6 +34,16 @@ class Body:
     device: torch.device | None
     """Where the graph makes tensors, in so many words; None where it follows its inputs."""
 
+    @cached_property
+    def plain_inlet(self) -> int:
+        """Number of tensors that cross where they are all that does, else -1."""
+        return len(self.inlet) if isinstance(self.inlet, tuple) and _all_plain(self.inlet) else -1
+
+    @cached_property
+    def plain_outlet(self) -> bool:
+        """Whether tensors are all that crosses."""
+        return isinstance(self.outlet, tuple) and _all_plain(self.outlet)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> "Body":
         """Itself: nothing in it ever changes, and it holds no weights."""
         return self
@@ -61,18 +72,20 @@ class Part(nn.Module):
         if isinstance(body.inlet, InputForm):
             values: Sequence[Any] = body.inlet.leaves(args, kwargs)
         else:
-            values = _restored(body.inlet, args)
+            values = args if body.plain_inlet == len(args) else _restored(body.inlet, args)
         results = body.forward(self, *values)
         if isinstance(body.outlet, TreeSpec):
             return tree_unflatten(results, body.outlet)
-        if all(template is PLAIN for template in body.outlet):
+        if body.plain_outlet:
             return results
         return tuple(leaf for each in zip(results, body.outlet, strict=True) for leaf in leaves_of(*each))
 
     def _apply(self, fn: Any, recurse: bool = True) -> "Part":
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for training, body in self._bodies.items():
-            device = body.device and fn(torch.empty(0, device=body.device)).device
+            if body.device is None:
+                continue
+            device = fn(torch.empty(0, device=body.device)).device
             if device != body.device:
                 self._bodies[training] = _moved(body, self, device)
         return self
@@ -169,16 +182,18 @@ def _compiled(root: nn.Module, graph: fx.Graph) -> Callable[..., tuple[Any, ...]
 
 
 def _restored(templates: Sequence[Template], leaves: Sequence[Any]) -> Sequence[Any]:
-    if all(template is PLAIN for template in templates):
-        if len(leaves) != len(templates):
-            raise PartitionError(f"{len(leaves)} tensors came across the cut; {len(templates)} are alive there")
-        return leaves
+    if _all_plain(templates):
+        raise PartitionError(f"{len(leaves)} tensors came across the cut; {len(templates)} are alive there")
     device = next((each.device for each in leaves if isinstance(each, Tensor) and each.dim()), _CPU)
     coming = iter(leaves)
     try:
         return [restore(template, coming, device) for template in templates]
     except StopIteration:
         raise PartitionError(f"{len(leaves)} tensors came across the cut; more are alive there") from None
+
+
+def _all_plain(templates: Sequence[Template]) -> bool:
+    return all(template is PLAIN for template in templates)
 
 
 def _adopt(part: nn.Module, target: str, model: nn.Module, own: nn.Module, saved: Container[str]) -> None:

@@ -19,9 +19,10 @@ from common.partition.cache import find, keep, key_of
 from common.partition.exported import exported
 from common.partition.fx_trace import Captured, FxTrace, observed
 from common.partition.graph import Graph, MakeParts
-from common.partition.inputs import InputForm, by_name, fresh
+from common.partition.inputs import InputForm, by_name, fresh, require_plain
 from common.partition.liveness import Position
 from common.partition.parts import fx_parts
+from common.partition.recording import record, recorded_parts
 from common.partition.sizes import fixed_sizes
 from common.partition.steps import Trace
 from common.partition.symbolic import symbolic
@@ -99,6 +100,7 @@ class _Example:
 
 
 def _from_graphs(capture: Capture, sizes_free: bool, example: _Example, front_end: str) -> Graph:
+    require_plain(example.args, example.kwargs)
     form = InputForm(example.args, example.kwargs)
     traces: dict[bool, Trace] = {}
     untrainable = example.untrainable
@@ -124,19 +126,14 @@ def _observed(capture: Capture, example: _Example, *, training: bool) -> FxTrace
 
 
 def _recorded(example: _Example, front_end: str) -> Graph:
-    from common.partition.recording import record  # noqa: PLC0415
-
     modes = (False,) if example.untrainable else (False, True)
     recordings = {mode: record(example.model, example.args, example.kwargs, training=mode) for mode in modes}
-
     return _verified(example, front_end, recordings, _recorded_parts, example.untrainable)
 
 
 def _recorded_parts(
     model: nn.Module, traces: Mapping[bool, Any], cuts: Mapping[bool, Sequence[Position]]
 ) -> list[nn.Module]:
-    from common.partition.recording import recorded_parts  # noqa: PLC0415
-
     bounds = {training: [place.before for place in places] for training, places in cuts.items()}
     return recorded_parts(model, {training: [traces[training]] for training in cuts}, bounds)
 
