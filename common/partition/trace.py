@@ -26,7 +26,7 @@ from common.partition.recording import record, recorded_parts
 from common.partition.sizes import fixed_sizes
 from common.partition.steps import Trace
 from common.partition.symbolic import symbolic
-from common.partition.verify import FAILURES, Outcome, outcome, require_equal, through, undisturbed
+from common.partition.verify import FAILURES, Outcome, attributes_kept, outcome, require_equal, through, undisturbed
 
 Capture = Callable[[nn.Module, Sequence[Any], Mapping[str, Any]], Captured]
 
@@ -119,7 +119,7 @@ def _from_graphs(capture: Capture, sizes_free: bool, example: _Example, front_en
 
 def _observed(capture: Capture, example: _Example, *, training: bool) -> FxTrace:
     model = example.model
-    with undisturbed(model):  # what a forward pass does without its inputs is done while tracing
+    with undisturbed(model), attributes_kept(model):  # tracing does what a forward pass does without its inputs
         model.train(training)
         captured = capture(model, *example.inputs())
         return observed(captured, model, *example.inputs(), training=training)

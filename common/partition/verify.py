@@ -116,16 +116,36 @@ def _nearly_equal(a: Tensor | None, b: Tensor | None) -> bool:
 
 @contextmanager
 def undisturbed(*modules: nn.Module) -> Iterator[None]:
-    """Puts buffers, torch's random state, and plain attributes back as they were: modes, and what a pass remembers."""
-    plain = [(each, dict(vars(each))) for module in modules for each in module.modules()]
+    """Puts modes, buffers and torch's random state back as they were."""
+    trained = [(each, each.training) for module in modules for each in module.modules()]
     buffers = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
     with torch.random.fork_rng():
         try:
             yield
         finally:
-            for each, attributes in plain:
-                vars(each).clear()
-                vars(each).update(attributes)
+            for each, training in trained:
+                each.training = training
             with torch.no_grad():
                 for buffer, value in buffers:
                     buffer.copy_(value)
+
+
+@contextmanager
+def attributes_kept(model: nn.Module) -> Iterator[None]:
+    """Puts the attributes of all modules back as they were: a tracer's stand-ins must not stay in a model's caches."""
+    before = [(each, dict(vars(each))) for each in model.modules()]
+    contents = [
+        (each, each.copy()) for _, plain in before for each in plain.values() if type(each) in (dict, list, set)
+    ]
+    try:
+        yield
+    finally:
+        for module, plain in before:
+            vars(module).clear()
+            vars(module).update(plain)
+        for container, content in contents:
+            container.clear()
+            if isinstance(container, list):
+                container.extend(content)
+            else:
+                container.update(content)

@@ -180,6 +180,8 @@ def _all_weights(args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
 
 
 def _as_ghosts(result: Any) -> Any:
+    if type(result) is Ghost:
+        return result  # an argument, given back as it was: on the other side it is the same tensor, too
     if isinstance(result, Tensor):
         return ghost_of(result)
     if isinstance(result, tuple | list):
