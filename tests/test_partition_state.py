@@ -68,6 +68,20 @@ def test_each_side_holds_its_own_weights_only() -> None:
     assert 0 < len(kept) < len(weights)
 
 
+def test_a_graph_can_forget_its_weights() -> None:
+    model = build_model("resnet20")
+    graph = trace(model, (X,))
+    head, _ = graph.parts("features.4")
+    weights = [weakref.ref(each) for each in model.parameters()]
+
+    graph.forget_weights()
+    del model, _
+    gc.collect()
+
+    assert len([each for each in weights if each() is not None]) == len(list(head.parameters()))
+    assert all(each.is_meta for part in graph.parts("features.4") for each in part.parameters())
+
+
 def test_a_part_on_the_meta_device_loads_its_own_from_the_whole_models_file(model: nn.Module, tmp_path: Path) -> None:
     save_file(model.state_dict(), tmp_path / "model.safetensors")
     with torch.device("meta"):

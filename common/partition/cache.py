@@ -5,7 +5,6 @@ example. A model with anything in it that cannot be compared (a large tensor tha
 has no key and is traced anew. Weights are not in the key, and the cache keeps none.
 """
 
-import copy
 import functools
 import threading
 from collections import OrderedDict
@@ -19,7 +18,7 @@ from torch.utils._pytree import tree_flatten
 
 from common.partition.graph import Graph
 from common.partition.inputs import by_name
-from common.partition.steps import state_of
+from common.partition.steps import state_of, without_weights
 
 _SIZE = 32
 _FEW = 1 << 12
@@ -56,17 +55,6 @@ def keep(key: Hashable | None, graph: Graph) -> None:
         _KEPT[key] = bare
         while len(_KEPT) > _SIZE:
             _KEPT.popitem(last=False)
-
-
-def without_weights(model: nn.Module) -> nn.Module:
-    """A copy of a model with its parameters and buffers on the meta device."""
-    bare = {id(value): _bare(value) for value in state_of(model).values()}
-    return copy.deepcopy(model, bare)
-
-
-def _bare(value: Tensor) -> Tensor:
-    empty = torch.empty_like(value, device="meta")
-    return nn.Parameter(empty, value.requires_grad) if isinstance(value, nn.Parameter) else empty
 
 
 def _form(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Hashable]:

@@ -18,7 +18,7 @@ from common.errors import PartitionError
 from common.partition.align import aligned
 from common.partition.liveness import Position, overlap, positions
 from common.partition.points import CutPoint, block_ends, describe, names_of
-from common.partition.steps import Leaf, Trace, state_of, state_used
+from common.partition.steps import Leaf, Trace, state_of, state_used, without_weights
 
 MakeParts: TypeAlias = Callable[
     [nn.Module, Mapping[bool, Trace], Mapping[bool, Sequence[Position]]], Sequence[nn.Module]
@@ -57,6 +57,11 @@ class Graph:
         self._positions = list(positions(self._steps))
         self._training = self._align()
         self.points = describe(model, traces, self._positions, self._training, untrainable)
+
+    @property
+    def data_dependent(self) -> bool:
+        """Whether what crosses is up to the data, too: the model's own code decides anew in each pass."""
+        return self.front_end == "recorder"
 
     @cached_property
     def digest(self) -> str:
@@ -205,9 +210,16 @@ class Graph:
     def on(self, model: nn.Module) -> "Graph":
         """The same graph over the weights of another model of the same structure."""
         other = copy.copy(self)
-        other.model = model
-        other._traces = {training: trace.on(model) for training, trace in self._traces.items()}
+        other._put_on(model)
         return other
+
+    def forget_weights(self) -> None:
+        """Leave the model's memory to the parts that were made; parts made from now on are on the meta device."""
+        self._put_on(without_weights(self.model))
+
+    def _put_on(self, model: nn.Module) -> None:
+        self.model = model
+        self._traces = {training: trace.on(model) for training, trace in self._traces.items()}
 
     def _align(self) -> list[Position | None]:
         """For each position, the one at the same place in training."""

@@ -4,6 +4,7 @@ All front ends describe a model in these terms; where it can be cut, what crosse
 follows from them alone.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -94,3 +95,14 @@ def state_used(steps: Sequence[Step], index: int) -> set[str]:
     """Names of the parameters and buffers that a step uses, itself and in the constants that it takes."""
     constants = (each for each in steps[index].takes if steps[each].constant)
     return {*steps[index].state, *(name for each in constants for name in state_used(steps, each))}
+
+
+def without_weights(model: nn.Module) -> nn.Module:
+    """A copy of a model with its parameters and buffers on the meta device."""
+    bare = {id(value): _bare(value) for value in state_of(model).values()}
+    return copy.deepcopy(model, bare)
+
+
+def _bare(value: Tensor) -> Tensor:
+    empty = torch.empty_like(value, device="meta")
+    return nn.Parameter(empty, value.requires_grad) if isinstance(value, nn.Parameter) else empty

@@ -56,6 +56,8 @@ class Host:
                     self._put(slot, tensor)
             elif moved and slot.tensor.device != device:
                 self._put(slot, ghost_of(slot.tensor, device))
+            elif slot.module._buffers.get(slot.name, slot.tensor) is not slot.tensor:
+                self._put(slot, slot.tensor)  # what the last run has put there is of that run
         self._device = device
 
     def replaced(self) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from common.errors import PartitionError
+from common.partition.inputs import by_name
 from common.partition.recording.nested import tensors_in
 from common.partition.recording.notes import Notes
 from common.partition.recording.outcomes import Literal, Local, Many, Outcome, Same
@@ -73,8 +74,11 @@ def rebuilt(node: Outcome, tensor: Any, local: Any) -> Any:
 
 
 def fresh_copy(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Arguments for one more run: tensors and caches that it writes to stay as they were."""
+    """Arguments for one more run: tensors and caches that it writes to stay as they were.
+
+    Those by name come in the one order in which they are counted.
+    """
     memo: dict[int, Any] = {
         id(each): each.detach().clone().requires_grad_(each.requires_grad) for each in tensors_in((args, kwargs))
     }
-    return deepcopy((tuple(args), dict(kwargs)), memo)
+    return deepcopy((tuple(args), by_name(kwargs)), memo)

@@ -50,6 +50,9 @@ class Leaving:
     def parcel(self, inputs: Outcome, notes: Notes, soft: set[int]) -> tuple[Tensor, ...]:
         """The tensors that cross, and the journey.
 
+        Their number tells whether these are the recorded run's. What is known of those, such as which of them have
+        gradients and share memory, is not true of others.
+
         Args:
             inputs: the arguments of the run.
             notes: its calls.
@@ -75,7 +78,7 @@ class Leaving:
         return None
 
     def _cautious(self, inputs: Outcome, notes: Notes, soft: set[int]) -> tuple[Tensor, ...]:
-        """Send whatever the model's Python may still use."""
+        """Send whatever the model's Python may still use; never as many tensors as a recorded run, see `parcel`."""
         live: list[Tensor] = []
         kept: dict[int, int] = {}
         places: dict[int, int] = {}
@@ -91,6 +94,8 @@ class Leaving:
             kept[number] = places[id(tensor)]
         if not live:
             raise PartitionError("nothing that was computed is in use at the cut")
+        while any(len(live) == len(crossing.live) for _, crossing in self._crossings):
+            live.append(live[0].new_empty(0))
         crossing = Crossing(len(notes.entries), (), kept, frozenset(soft))
         return (*live, packed(route(self.key, inputs, notes.entries, crossing), notes.numbers, notes.values))
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import PartitionError
+from common.partition.inputs import by_name
 from common.partition.recording.ghosts import Ghost
 from common.partition.recording.hosts import Host
 from common.partition.recording.inputs import noted
@@ -76,7 +77,8 @@ class Part(nn.Module):
         if way.entering is not None:
             args, kwargs = self._enter(run, way, args, device)
         else:
-            kwargs = {**{key: each for key, each in self.local.items() if key in way.local}, **kwargs}
+            own = {key: each for key, each in self.local.items() if key in way.local and key.isidentifier()}
+            kwargs = by_name({**own, **kwargs})  # a run is like a recorded one in whatever order its caller names them
         with ExitStack() as stack:
             if way.leaving is not None:
                 run.stop(way.leaving, noted(args, kwargs, run.notes))

@@ -20,6 +20,7 @@ from common.partition.recording.seams import SeamlessMode, seams_closed
 from common.partition.recording.variant import Variant
 from common.partition.steps import Leaf, Step
 
+_PACKED = 32
 
 class Recording:
     """A recorded run of a model in one mode. Satisfies `common.partition.steps.Trace`."""
@@ -56,14 +57,18 @@ class Recording:
         return Recording(model, self.training, self.variant, self._values, self.local)
 
     def extras(self, position: int) -> tuple[Leaf, ...]:
-        """The journey that crosses behind ``steps[:position]``, in the size that it has for the recorded run."""
-        return (Leaf((self._journey_bytes(position),), torch.uint8),)
+        """The journey that crosses behind ``steps[:position]``. Its size is an estimate.
+
+        It is the size that the recorded run's journey has at some call before: one in each 32nd of the run is packed,
+        since packing takes as long as there are calls, and a graph asks at every point.
+        """
+        calls = self.variant.calls_before(position)
+        return (Leaf((self._journey_bytes(calls - calls % -(-len(self.variant.calls) // _PACKED)),), torch.uint8),)
 
     @cache  # noqa: B019  lives as long as the recording, and so does what it holds
-    def _journey_bytes(self, position: int) -> int:
-        calls = self.variant.crossing(position).calls
+    def _journey_bytes(self, calls: int) -> int:
         values = self._values[: self.variant.values_before(calls)]
-        return packed(self.variant.route("", position), (1 << 61) - 1, values).numel()
+        return packed(self.variant.route("", self.variant.steps_before(calls)), (1 << 61) - 1, values).numel()
 
 
 def record(model: nn.Module, args: Sequence[Any], kwargs: dict[str, Any], *, training: bool) -> Recording:

@@ -47,6 +47,7 @@ class Replay(SeamlessMode):
         self._received: set[int] = set()
         self._stale: dict[int, Tensor] = {}
         self._leaving: Leaving | None = None
+        self._passed = False
         self._reached = False
         self._inputs: Outcome | None = None
         self._soft: set[int] = set()
@@ -61,7 +62,7 @@ class Replay(SeamlessMode):
     def stop(self, leaving: Leaving, inputs: Outcome) -> None:
         """Run no further than to a cut."""
         self._leaving, self._inputs = leaving, inputs
-        self._reached = leaving.place is None
+        self._passed = self._reached = leaving.place is None
 
     @property
     def leaving(self) -> bool:
@@ -95,14 +96,15 @@ class Replay(SeamlessMode):
             self.notes.add(call, result, args, kwargs)
             place = self._leaving.place
             if place is not None and place.code == call.code and self._host.places.call(call.code) == place:
-                self._reached = True
+                self._passed = True
+            self._reached = self._passed and self._count >= self._elided  # no less than what came goes on
         return result
 
     def finish(self) -> None:
-        """The model has returned.
+        """The model has returned. Where it did so before it came to this part's cut, all of it lies before the cut.
 
         Raises:
-            PartitionError: before it came to a cut.
+            PartitionError: before it came to the cut that this part begins at.
         """
         if self._count < self._elided:
             raise PartitionError(
@@ -110,8 +112,6 @@ class Replay(SeamlessMode):
                 "other side: it took another way"
             )
         if self._leaving is not None and self.parcel is None:
-            if not self._reached:
-                raise PartitionError(f"with these inputs the model never comes to the cut {self._leaving.key}")
             self._pack()
 
     def _end(self) -> None:
@@ -147,10 +147,16 @@ class Replay(SeamlessMode):
     def _soften(
         self, number: int, call: Call, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
     ) -> Any:
-        """Of weights that are on another side, give ghosts: only there it is computed."""
+        """Of weights that are on another side, give ghosts: only there it is computed.
+
+        Where an activation is needed too, or a weight changes, these inputs have led past the cut by another way, such
+        as a loop with fewer rounds: the part ends here, and the next goes on with all that is in use.
+        """
         known = number < self._elided or any(each.is_constant(number, call.code) for each in self._variants)
-        if not known and (self._leaving is None or not _all_weights(args, kwargs)):
+        if not known and self._leaving is None:
             refuse(f"{call.short}{self._where()}")
+        if not known and (call.in_place or not _all_weights(args, kwargs)):
+            self._end()
         with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **kwargs)
         self._soft.add(number)

@@ -67,8 +67,13 @@ class Variant:
         inside = self._first_call <= before < len(self.steps) and not self.steps[before].continues
         return inside and all(self.steps[i].crosses for i in self._live(before))
 
-    def _calls_before(self, before: int) -> int:
+    def calls_before(self, before: int) -> int:
+        """How many calls are among so many steps."""
         return bisect_left(self.calls, before)
+
+    def steps_before(self, calls: int) -> int:
+        """How many steps lie before the cut behind so many calls."""
+        return [*self.calls, len(self.steps) - 1][calls] if calls else self._first_call
 
     def place(self, before: int) -> Place | None:
         """Where the last call before a cut is made; None for the cut behind the inputs.
@@ -78,7 +83,7 @@ class Variant:
         """
         if not self._can_be_cut(before):
             raise PartitionError(f"the model cannot be cut behind {before} of its {len(self.steps)} steps")
-        return self._places[self._calls_before(before) - 1] if before > self._first_call else None
+        return self._places[self.calls_before(before) - 1] if before > self._first_call else None
 
     def before(self, place: Place | None) -> int | None:
         """How many steps lie before the cut at a place; None where this run cannot be cut there."""
@@ -86,7 +91,7 @@ class Variant:
             return self._first_call if self._can_be_cut(self._first_call) else None
         if place not in self._found:
             return None
-        before = [*self.calls, len(self.steps) - 1][self._found[place] + 1]
+        before = self.steps_before(self._found[place] + 1)
         return before if self._can_be_cut(before) else None
 
     def crossing(self, before: int) -> Crossing:
@@ -95,7 +100,7 @@ class Variant:
         by_first = {number: place for place, number in enumerate(live)}
         kept = {number: by_first[first] for number, first in enumerate(self._firsts) if first in by_first}
         needed = self._constants_for(range(before, len(self.steps)))
-        calls = self._calls_before(before)
+        calls = self.calls_before(before)
         again = frozenset(call for call in range(calls) if self.calls[call] in needed)
         return Crossing(calls, live, kept, again)
 
