@@ -1,15 +1,18 @@
 """The link as a program between two processes: `python -m common.link --link wifi --ip SERVER`.
 
-It runs until Ctrl-C or SIGTERM; SIGUSR1 breaks all current connections.
+It runs until Ctrl-C or SIGTERM, or until traces that do not loop have ended; SIGUSR1 breaks all current connections.
 """
 
 import signal
 from dataclasses import dataclass
+from pathlib import Path
 
 from common.command import run_command
 from common.config import parse
 from common.link.contexts import parse_context
 from common.link.emulate import Link, Route
+from common.link.trace import Trace
+from common.link.trace_file import Direction, read_trace
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,13 @@ class LinkConfig:
 
     link: str = "wifi"
     """iot, 4g, 4g+, wifi, 5g, wired, or UP/DOWN/RTT[/JITTER] in Mbit/s and ms, such as 20/20/40/5."""
+    trace_up: Path | None = None
+    """Replay this bandwidth trace from client to server instead of the link's rate: a Mahimahi file, or CSV with
+    columns time_s and up_mbps; .gz as well."""
+    trace_down: Path | None = None
+    """The same from server to client; of a CSV file the column down_mbps."""
+    trace_loop: bool = True
+    """Begin a trace again at its end; else the link ends with the longest of them."""
     ip: str = "127.0.0.1"
     """Host of the server behind the link."""
     port: int = 1883
@@ -37,20 +47,33 @@ class LinkConfig:
 
 
 def run_link(config: LinkConfig) -> None:
-    """Relay until SIGINT or SIGTERM."""
+    """Relay until SIGINT or SIGTERM, or the end of the traces."""
     context = parse_context(config.link)
+    up, down = _trace(config, config.trace_up, "up"), _trace(config, config.trace_down, "down")
     routes = (
         Route((config.listen_ip, config.listen_port), (config.ip, config.port)),
         Route((config.listen_ip, config.listen_hyperport), (config.ip, config.hyperport)),
     )
-    # Blocked before the link starts its threads, which inherit this: signals then wait for sigwait() below.
-    signals = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
+    # Blocked before the link starts its threads, which inherit this: signals then wait to be taken below.
+    signals = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    with Link(context, routes, config.seed) as link:
+    with Link(context, routes, config.seed, up=up, down=down) as link:
+        signal.setitimer(signal.ITIMER_REAL, _length_s(up, down))
+        traces = "".join(f"; {way} trace {each}" for way, each in (("up", up), ("down", down)) if each)
         for (host, port), route in zip(link.addresses, routes, strict=True):
-            print(f"{host}:{port} -> {route.target[0]}:{route.target[1]}, {context}", flush=True)
+            print(f"{host}:{port} -> {route.target[0]}:{route.target[1]}, {context}{traces}", flush=True)
         while signal.sigwait(signals) == signal.SIGUSR1:
             link.sever()
+
+
+def _trace(config: LinkConfig, path: Path | None, direction: Direction) -> Trace | None:
+    return None if path is None else read_trace(path, direction, loop=config.trace_loop)
+
+
+def _length_s(*traces: Trace | None) -> float:
+    """How long the link lasts: until the longest trace ends; 0 for ever, where traces loop or there is none."""
+    lengths = [each.duration_s for each in traces if each and not each.loop]
+    return max(lengths, default=0.0)
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """A link in user space: a TCP relay with a rate per direction, delay, jitter, and breaks on request.
 
-The rate is that of the payload; handshake, headers, loss and slow start of TCP are not modelled. All sockets
-have small buffers, so client, link and target belong on one machine or one local network.
+The rate of a direction is constant, or follows a trace from the link's start on. It is that of the payload; handshake,
+headers, loss and slow start of TCP are not modelled. All sockets have small buffers, so client, link and target belong
+on one machine or one local network.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ import random
 import select
 import socket
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -19,6 +21,7 @@ from common.link.alarm import Alarm
 from common.link.connection import Connection
 from common.link.contexts import LinkContext
 from common.link.lane import Lane
+from common.link.trace import Trace
 
 Address = tuple[str, int]
 
@@ -44,13 +47,23 @@ class Link:
         context: Rates, delay and jitter.
         routes: What the link connects.
         seed: Seed of the jitter.
+        up: Rates over time from client to target, instead of the context's.
+        down: Rates over time from target to client, instead of the context's.
     """
 
-    def __init__(self, context: LinkContext, routes: Sequence[Route], seed: int = 0) -> None:
+    def __init__(
+        self,
+        context: LinkContext,
+        routes: Sequence[Route],
+        seed: int = 0,
+        *,
+        up: Trace | None = None,
+        down: Trace | None = None,
+    ) -> None:
         self._routes = tuple(routes)
         self._seed = seed
-        self._up = Lane(context.up_bps, context.delay_s, context.jitter_s)
-        self._down = Lane(context.down_bps, context.delay_s, context.jitter_s)
+        self._up = Lane(up or context.up_bps, context.delay_s, context.jitter_s)
+        self._down = Lane(down or context.down_bps, context.delay_s, context.jitter_s)
         self._alarm = Alarm()
         self._listeners: list[socket.socket] = []
         self._acceptors: list[threading.Thread] = []
@@ -92,11 +105,14 @@ class Link:
         return max(self._up.max_held_bytes, self._down.max_held_bytes)
 
     def start(self) -> None:
-        """Listen on all routes, and accept clients in the background.
+        """Listen on all routes, and accept clients in the background; traces begin.
 
         Raises:
             UsageError: A listen address cannot be taken, or a target's name cannot be resolved.
         """
+        now_s = time.monotonic()
+        for lane in (self._up, self._down):
+            lane.pacer.begin(now_s)
         targets = [_resolve(route.target) for route in self._routes]
         for route in self._routes:
             self._listeners.append(self._listen(route.listen))

@@ -3,25 +3,28 @@
 import threading
 
 from common.link.pacer import Pacer, buffer_bytes, chunk_bytes
+from common.link.trace import Trace
 
 
 class Lane:
     """One direction of a link, shared by all its connections: rate, delay and counts.
 
     Args:
-        rate_bps: Rate of the payload in bit/s.
+        rate: Rate of the payload in bit/s, or rates over time.
         delay_s: Delay without jitter.
         jitter_s: Largest additional delay.
     """
 
-    def __init__(self, rate_bps: float, delay_s: float, jitter_s: float) -> None:
-        self.pacer = Pacer(rate_bps)
+    def __init__(self, rate: float | Trace, delay_s: float, jitter_s: float) -> None:
+        # Chunks are small beside what usually leaves at a time, buffers large enough for what leaves at most.
+        usual_bps, most_bps = (rate.mean_bps, rate.peak_bps) if isinstance(rate, Trace) else (rate, rate)
+        self.pacer = Pacer(rate)
         self.delay_s = delay_s
         self.jitter_s = jitter_s
-        self.chunk_bytes = chunk_bytes(rate_bps)
+        self.chunk_bytes = chunk_bytes(usual_bps)
         # What one connection can have on a real path: the bytes in flight and one socket buffer.
-        self.buffer_bytes = buffer_bytes(rate_bps)
-        self.capacity_bytes = int(rate_bps / 8 * (delay_s + jitter_s)) + self.buffer_bytes
+        self.buffer_bytes = buffer_bytes(most_bps)
+        self.capacity_bytes = int(most_bps / 8 * (delay_s + jitter_s)) + self.buffer_bytes
         self.delivered_bytes = 0
         self.max_held_bytes = 0
         self._held_bytes = 0

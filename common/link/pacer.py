@@ -6,11 +6,14 @@
     3          9 ms               9 ms (the link was idle)            11 ms
 
 A chunk is delivered at `finish + delay + jitter`. Since each start follows from the finish before it and not
-from the instant at which a thread woke up, late threads on a busy machine do not lower the rate.
+from the instant at which a thread woke up, late threads on a busy machine do not lower the rate. A rate that changes
+over time is a `Trace`, which says when so many bytes have left.
 """
 
 import random
 import threading
+
+from common.link.trace import Trace
 
 SOCKET_BUFFER_BYTES = 65536
 SOCKET_BUFFER_S = 0.005
@@ -32,18 +35,35 @@ def buffer_bytes(rate_bps: float) -> int:
 
 
 class Pacer:
-    """Hands out transmission times on one direction of a link to all connections that share it."""
+    """Hands out transmission times on one direction of a link to all connections that share it.
 
-    def __init__(self, rate_bps: float) -> None:
-        self._rate_bps = rate_bps
+    Args:
+        rate: Rate in bit/s, or rates over time; these begin at `begin`, or at the first bytes.
+    """
+
+    def __init__(self, rate: float | Trace) -> None:
+        self._rate = rate
+        self._begun_s: float | None = None
         self._next_free_s = 0.0
         self._lock = threading.Lock()
 
-    def reserve(self, arrival_s: float, size_bytes: int) -> float:
-        """The instant at which `size_bytes` that came at `arrival_s` have left the sender."""
+    def begin(self, now_s: float) -> None:
+        """The instant at which a trace begins."""
         with self._lock:
-            self._next_free_s = max(arrival_s, self._next_free_s) + size_bytes * 8 / self._rate_bps
+            self._begun_s = now_s
+
+    def reserve(self, arrival_s: float, size_bytes: int) -> float:
+        """The instant at which `size_bytes` that came at `arrival_s` have left the sender; infinite if never."""
+        with self._lock:
+            self._next_free_s = self._finish_s(max(arrival_s, self._next_free_s), size_bytes)
             return self._next_free_s
+
+    def _finish_s(self, start_s: float, size_bytes: int) -> float:
+        if not isinstance(self._rate, Trace):
+            return start_s + size_bytes * 8 / self._rate
+        if self._begun_s is None:
+            self._begun_s = start_s
+        return self._begun_s + self._rate.finish_s(start_s - self._begun_s, size_bytes)
 
 
 class Delay:

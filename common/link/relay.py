@@ -93,7 +93,7 @@ class Relay:
             while not self.alarm.rung:
                 left_s = due_s - time.monotonic()
                 if left_s > 0:
-                    self._reader.wait(left_s)
+                    self._reader.wait(min(left_s, threading.TIMEOUT_MAX))  # a trace may have ended for good
                 elif self._held_bytes + self._lane.chunk_bytes > self._lane.capacity_bytes:
                     self._full = True
                     self._reader.wait()
@@ -155,7 +155,7 @@ class Relay:
                 left_s = self._parcels[0][0] - time.monotonic() if self._parcels else None
                 if left_s is not None and left_s <= 0:
                     return self._parcels.popleft()[1]
-                self._writer.wait(left_s)
+                self._writer.wait(None if left_s is None else min(left_s, threading.TIMEOUT_MAX))
         return None
 
     def _deliver(self, data: bytes) -> bool:

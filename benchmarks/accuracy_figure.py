@@ -1,0 +1,83 @@
+"""The figure of the accuracy benchmark: bytes per step against the final accuracy."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+from matplotlib import pyplot as plt
+
+SUFFIXES = (".png", ".pdf")
+
+# Okabe and Ito: told apart by the colour-blind; markers tell the same
+_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+_MARKERS = "osD^vPX"
+
+
+@dataclass(frozen=True)
+class Point:
+    """All seeds of one choice of codecs and staleness bound."""
+
+    compress_up: str
+    compress_down: str
+    stale_it: int
+    accuracies: tuple[float, ...]
+    """Of each seed; shares of 1."""
+    bytes_up: float
+    """Per step; 0 of the unsplit model."""
+    bytes_down: float
+
+    @property
+    def accuracy(self) -> float:
+        """Mean over the seeds."""
+        return mean(self.accuracies)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation over the seeds; 0 of one."""
+        return stdev(self.accuracies) if len(self.accuracies) > 1 else 0.0
+
+    @property
+    def nbytes(self) -> float:
+        """Of both directions, per step."""
+        return self.bytes_up + self.bytes_down
+
+
+def save_figure(path: Path, points: Sequence[Point], title: str) -> None:
+    """Save the figure; the suffix of ``path`` says in which format."""
+    figure, axis = plt.subplots(figsize=(7.5, 5), layout="constrained")
+    coded = [point for point in points if point.nbytes]
+    kinds = sorted({point.compress_up for point in coded}, key=[point.compress_up for point in coded].index)
+    for i, kind in enumerate(kinds):
+        mine = [point for point in coded if point.compress_up == kind]
+        axis.errorbar(
+            [point.nbytes / 1e3 for point in mine],
+            [100 * point.accuracy for point in mine],
+            [100 * point.spread for point in mine],
+            fmt=_MARKERS[i % len(_MARKERS)],
+            color=_COLORS[i % len(_COLORS)],
+            capsize=3,
+            label=f"{kind} up",
+        )
+    for point in coded:
+        axis.annotate(
+            f"{point.compress_down} K={point.stale_it}",
+            (point.nbytes / 1e3, 100 * point.accuracy),
+            textcoords="offset points",
+            xytext=(5, 4),
+            fontsize=7,
+        )
+    for point in points:
+        if not point.nbytes:
+            axis.axhline(100 * point.accuracy, color="#555555", linestyle="--", linewidth=1, label="unsplit")
+    axis.set(xscale="log", xlabel="KB per step, up and down", ylabel="final accuracy, %", title=title)
+    axis.grid(color="#dddddd")
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(fontsize=8)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)

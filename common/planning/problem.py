@@ -1,0 +1,116 @@
+"""What a plan is asked for: two devices, a link, what may be chosen, and what counts."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from common.errors import UsageError
+from common.link.contexts import LinkContext
+from common.naming import nearest
+from common.planning.losses import LossTable
+from common.profiling.profile import Profile
+
+Goal = Literal["time", "energy", "weighted"]
+Way = Literal["up", "down"]
+
+MESSAGE_BYTES = 300
+"""Header of a message, and labels and ids of a batch of 32."""
+
+
+@dataclass(frozen=True)
+class Power:
+    """Electrical power of the edge, in W."""
+
+    busy_w: float = 0.0
+    """While it computes; a profile with measured energy goes before this."""
+    idle_w: float = 0.0
+    """While it does not."""
+    transmit_w: float = 0.0
+    """In addition, while the uplink is busy."""
+    receive_w: float = 0.0
+    """In addition, while the downlink is busy."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is to be small, among the plans that are allowed."""
+
+    goal: Goal = "time"
+    """Step time; energy of the edge in a step; or both, each against the least that any plan reaches."""
+    energy_weight: float = 0.5
+    """Of ``weighted``: 0 is time alone, 1 energy alone."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a plan must not exceed; None where there is no limit."""
+
+    edge_memory_bytes: float | None = None
+    """Of the tensors of the edge."""
+    loss_points: float | None = None
+    """Accuracy lost to the codecs. A pair that the table does not know is not allowed."""
+
+
+@dataclass(frozen=True)
+class Current:
+    """The plan that a run follows now, where it is to be changed."""
+
+    cut: int
+    remaining: float
+    """Steps that the new plan is expected to live for; what a switch costs is divided among them."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """All that a strategy decides by."""
+
+    edge: Profile
+    cloud: Profile
+    context: LinkContext
+    codecs_up: tuple[str, ...] = ()
+    """What may encode activations; empty for all that both profiles have."""
+    codecs_down: tuple[str, ...] = ()
+    """What may encode gradients; empty for all that both profiles have."""
+    stale_it: int | None = None
+    """K; None takes the smallest that saturates the slowest stage."""
+    max_stale_it: int = 16
+    """The largest K that may be taken."""
+    edge_holds: Literal["head", "tail"] = "head"
+    """Which part the edge computes: activations go up from a head, down to a tail."""
+    objective: Objective = Objective()
+    limits: Limits = Limits()
+    losses: LossTable = field(default_factory=LossTable)
+    power: Power | None = None
+    current: Current | None = None
+    message_bytes: int = MESSAGE_BYTES
+
+    def __post_init__(self) -> None:
+        _check_same(self.edge, self.cloud)
+        ways: tuple[tuple[Way, tuple[str, ...]], ...] = (("up", self.codecs_up), ("down", self.codecs_down))
+        for way, asked in ways:
+            known = served(self, way)
+            for codec in asked:
+                if codec not in known:
+                    raise UsageError(f"not both profiles have codec {codec!r} {way}; {nearest(codec, known)}")
+        if self.stale_it is not None and self.stale_it < 0:
+            raise UsageError(f"K is {self.stale_it}; it must be at least 0")
+
+
+def served(problem: Problem, way: Way) -> list[str]:
+    """Codecs that both profiles have, of activations (up) or gradients (down)."""
+    tables = [each.activations if way == "up" else each.gradients for each in (problem.edge, problem.cloud)]
+    return [codec for codec in tables[0] if codec in tables[1]]
+
+
+def _check_same(edge: Profile, cloud: Profile) -> None:
+    """Both profiles must be of the same thing."""
+    for what, ours, theirs in (
+        ("models", edge.digest or edge.model, cloud.digest or cloud.model),
+        ("batch sizes", edge.batch_size, cloud.batch_size),
+        ("cuts", edge.cuts, cloud.cuts),
+    ):
+        if ours != theirs:
+            raise UsageError(
+                f"{edge.source} ({edge.model}, batch size {edge.batch_size}, {len(edge.cuts)} cuts) and {cloud.source} "
+                f"({cloud.model}, batch size {cloud.batch_size}, {len(cloud.cuts)} cuts) are of different {what}; "
+                "profile both devices in the same way"
+            )
