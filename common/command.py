@@ -11,6 +11,7 @@ from types import FrameType
 from typing import NoReturn
 
 from common.errors import TandemError
+from common.naming import printable
 
 
 def run_command(main: Callable[[], None], *, until_stopped: bool = False) -> NoReturn:
@@ -53,7 +54,8 @@ class Terminated(KeyboardInterrupt):
 
 
 def _told(error: TandemError) -> int:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    # Words of a peer may be in it, a machine that need not be a friend.
+    print(f"error: {' '.join(printable(str(error), 1 << 14).split())}", file=sys.stderr)
     return error.exit_code
 
 

@@ -29,6 +29,10 @@ class ProtocolError(TandemError):
     """Bytes or messages from the peer that break the protocol."""
 
 
+class SecurityError(TandemError):
+    """A peer that could not show who it is, or that protects the connection otherwise than this side."""
+
+
 class JobRefused(TandemError):
     """A job that this server will not carry out."""
 

@@ -2,6 +2,7 @@
 
 from common.command import run_command
 from common.config import parse
+from common.wire.security import client_security
 from discriminative.options import ClientOptions, check_ports
 from discriminative.recipe import plan_job
 from discriminative.train import report, train_in_process, train_with_server
@@ -12,8 +13,9 @@ def main() -> None:
     options = parse(ClientOptions)
     options.prepare()
     check_ports(port=options.port, hyperport=options.hyperport)
+    security = client_security(options.ip, options.security, insecure=options.insecure)
     plan = plan_job(options)
-    run = train_in_process(plan, options) if plan.edge_only else train_with_server(plan, options)
+    run = train_in_process(plan, options) if plan.edge_only else train_with_server(plan, options, security)
     print(report(run))
 
 

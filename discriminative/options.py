@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
-from common.codec import make_codec
+from common.codec import load_own, make_codec
+from common.codec.limit import DEFAULT_MB
 from common.errors import UsageError
 from common.records import check_run_dir
 from common.training.optimizers import find_preset
@@ -26,6 +27,8 @@ class ComputeOptions:
     """Threads of an operation on the CPU; 0 leaves it to torch."""
     queue_limit: int = 5
     """How many items may wait between two threads of the pipeline."""
+    codec_memory_mb: int = DEFAULT_MB
+    """What codecs with a memory (delta, ef) may keep on this side, in MiB."""
     run_dir: Path = Path("runs")
     """Folder in which the run's own folder is made."""
     debug: bool = False
@@ -41,6 +44,8 @@ class ComputeOptions:
             raise UsageError(f"--device {self.device} cannot be used: {reason}; --device cpu always can") from None
         if self.threads < 0 or self.queue_limit < 1:
             raise UsageError("--threads must be 0 or more, and --queue_limit 1 or more")
+        if self.codec_memory_mb < 1:
+            raise UsageError(f"--codec_memory_mb is {self.codec_memory_mb}; it must be 1 or more")
         check_run_dir(self.run_dir)
         if self.threads:
             torch.set_num_threads(self.threads)
@@ -76,6 +81,12 @@ class ServerOptions(ComputeOptions):
     """Serve jobs with this cut only."""
     optim: str | None = None
     """Serve jobs with this optimizer preset only."""
+    own_codec: tuple[str, ...] = ()
+    """Codecs of your own that jobs may use: path/to/file.py:NAME, once for each."""
+    security: Path | None = None
+    """Folder of `python -m common.wire.security create`: clients need TLS 1.3 and its token; or $TANDEM_SECURITY."""
+    insecure: bool = False
+    """Without encryption and token where other machines can connect, on a network that you trust."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,11 +124,11 @@ class JobOptions(ComputeOptions):
     schedule: Literal["fixed", "eager"] = "fixed"
     """fixed: results do not depend on timing. eager: each gradient is applied as soon as it is there."""
     compress: str = ""
-    """Codec of both directions: none, fp16, int8, each with +zstd or +lz4."""
+    """Codec of both directions: none, fp16, int8, int4/c+zstd, topk:0.1+int8, ...; docs/codecs.md has all."""
     compress_up: str = ""
-    """Codec of the activations; default int8."""
+    """Codec of the activations, also delta+... (what changed since the last epoch); default int8."""
     compress_down: str = ""
-    """Codec of the gradients; default fp16."""
+    """Codec of the gradients, also ef+... (what was left out is made up for); default fp16."""
     use_EF: Literal[0, 1] = 0
     """1 corrects gradients for the codec's error, g <- g - E*g*g (the paper's error feedback)."""
     seed: Annotated[int, tyro.conf.arg(aliases=["--manualSeed"])] = 0
@@ -129,8 +140,9 @@ class JobOptions(ComputeOptions):
 
     @property
     def codecs(self) -> tuple[str, str]:
-        """Specs of up and down."""
-        return (self.compress_up or self.compress or "int8", self.compress_down or self.compress or "fp16")
+        """Specs of up and down; what they name of files is loaded."""
+        up, down = self.compress_up or self.compress or "int8", self.compress_down or self.compress or "fp16"
+        return load_own(up), load_own(down)
 
     def check(self) -> None:
         """Raises UsageError where values make no sense, alone or together."""
@@ -150,11 +162,11 @@ class JobOptions(ComputeOptions):
             raise UsageError("--cut names the cut that --splits and --split_index count off; give one or the other")
         if self.compress and self.compress_up and self.compress_down:
             raise UsageError("--compress says the same as --compress_up and --compress_down; leave it out")
-        if self.use_EF and self.codecs[0].split("+")[0] == "none":
-            raise UsageError("--use_EF 1 corrects the error of --compress_up, and none has no error; use int8")
         find_preset(self.optim)
-        for spec in self.codecs:
-            make_codec(spec)
+        up, down = self.codecs
+        make_codec(down, "down")
+        if make_codec(up, "up").is_exact and self.use_EF:
+            raise UsageError("--use_EF 1 corrects the error of --compress_up, and none has no error; use int8")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +179,10 @@ class ClientOptions(JobOptions):
     """The server's training port."""
     hyperport: int = 1884
     """The server's control port."""
+    security: Path | None = None
+    """Folder with ca.pem and token from the server: TLS 1.3, for no other server than that; or $TANDEM_SECURITY."""
+    insecure: bool = False
+    """Without encryption and token to another machine, on a network that you trust."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,12 @@
 """Image classification as a recipe: model, data, loss and metric; and the job of a command line."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
+from common.codec.grammar import parse_spec
 from common.datasets.batches import Batches
 from common.datasets.images import DataSet
 from common.datasets.registry import load_dataset
@@ -17,6 +19,8 @@ from common.training.prepare import Prepared, prepare
 from common.training.serve import Recipe
 from common.wire.messages import Job
 from discriminative.options import JobOptions
+
+log = logging.getLogger(__name__)
 
 WORKLOAD = "discriminative"
 
@@ -39,6 +43,11 @@ def make_recipe(chosen: Choice | None = None) -> Recipe:
                 f"--model path/to/file.py:{job.model.removeprefix(OWN_PREFIX)}"
             )
         model = chosen or choose(job.model)
+        if job.input_shape != model.input_shape:  # what a job costs is this server's to say, not the client's
+            raise JobRefused(
+                f"samples of {job.model} have shape {model.input_shape} here, at the client {job.input_shape}; "
+                "install the same version of Tandem on both machines"
+            )
         return model.build(job.num_classes, dropout=job.dropout)
 
     return Recipe(build, objective)
@@ -79,9 +88,12 @@ def plan_job(options: JobOptions) -> Plan:
     prepared = prepare(
         lambda: model.build(options.num_classes, dropout=options.dropout), model.input_shape, options.seed
     )
+    for refusal in prepared.graph.report:
+        log.info("%s is traced by %s; not by %s", model.name, prepared.graph.front_end, refusal)
     cut, splits, split_index = _choose_cut(prepared.graph, options)
-    up, down = options.codecs
     edge_only = cut.index == len(prepared.graph.points) - 1
+    up, down = ("none", "none") if edge_only else options.codecs
+    _check_repeats(up, data)
     job = Job(
         workload=WORKLOAD,
         model=model.name,
@@ -101,12 +113,23 @@ def plan_job(options: JobOptions) -> Plan:
         # With all of the model on the edge nothing crosses: there is nothing to wait for or to compress.
         stale_it=0 if edge_only else options.stale_it,
         dropout=options.dropout,
-        compress_up="none" if edge_only else up,
-        compress_down="none" if edge_only else down,
+        compress_up=up,
+        compress_down=down,
+        samples=len(data.train.labels),
     )
     train = Batches(data.train, data, options.batch_size, options.seed, True, options.workers)
     test = Batches(data.test, data, options.batch_size, options.seed, False, options.workers)
     return Plan(job, prepared, cut, data, train, test)
+
+
+def _check_repeats(up: str, data: DataSet) -> None:
+    """Raises UsageError where a codec compares samples with themselves that are never the same twice."""
+    if parse_spec(up).memory == "delta" and data.augment:
+        raise UsageError(
+            f"--compress_up {up} sends what changed since a sample was seen last, and {data.name} is cropped and "
+            f"mirrored at random, anew each time; use {up.replace('delta+', '')}, or images that are not augmented "
+            "(npz:FILE)"
+        )
 
 
 def _choose_cut(graph: Graph, options: JobOptions) -> tuple[CutPoint, int, int]:

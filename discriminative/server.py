@@ -1,17 +1,14 @@
 """The cloud: ``python -m discriminative.server [--ip 0.0.0.0] [--model VGG19 ...]``."""
 
-import ipaddress
-import logging
-
+from common.codec import load_own, make_codec
 from common.command import run_command
 from common.config import parse
 from common.models.own import choose_model
 from common.training.optimizers import find_preset
 from common.training.serve import Server
+from common.wire.security import server_security
 from discriminative.options import ServerOptions, check_ports
 from discriminative.recipe import WORKLOAD, make_recipe
-
-log = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -19,6 +16,7 @@ def main() -> None:
     options = parse(ServerOptions)
     options.prepare()
     check_ports(port=options.port, hyperport=options.hyperport)
+    security = server_security(options.ip, options.security, insecure=options.insecure)
     pinned = {
         name: value
         for name in ("model", "num_classes", "splits", "split_index", "optim")
@@ -28,6 +26,8 @@ def main() -> None:
     chosen = None if options.model is None else choose_model(options.model)
     if chosen is not None:
         pinned["model"] = chosen.name
+    for codec in options.own_codec:
+        make_codec(load_own(codec))
     if options.optim is not None:
         find_preset(options.optim)
     server = Server(
@@ -39,21 +39,14 @@ def main() -> None:
         device=options.device,
         queue_limit=options.queue_limit,
         run_dir=options.run_dir,
+        codec_memory_mb=options.codec_memory_mb,
+        security=security,
     )
     print(f"listening on {options.ip}, port {server.port}, hyperport {server.hyperport}", flush=True)
-    if not _is_loopback(options.ip):
-        log.warning("connections are not encrypted and anyone may open a session: use a network that you trust")
     try:
         server.serve()
     finally:
         server.close()
-
-
-def _is_loopback(ip: str) -> bool:
-    try:
-        return ipaddress.ip_address(ip).is_loopback
-    except ValueError:
-        return ip == "localhost"
 
 
 if __name__ == "__main__":

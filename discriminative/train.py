@@ -6,6 +6,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from common.errors import ConnectionLost
+from common.naming import printable
 from common.records import new_folder
 from common.training.carrier import Carrier, InProcess, Remote
 from common.training.journal import Journal
@@ -17,6 +18,7 @@ from common.training.schedule import Schedule
 from common.training.timed import TimedTail, busy_timer
 from common.training.trainer import Plan as TrainingPlan
 from common.training.trainer import run_training
+from common.wire.admission import ClientSecurity
 from discriminative.options import ClientOptions, JobOptions
 from discriminative.recipe import Plan, objective
 
@@ -31,15 +33,23 @@ class Finished:
     folder: FilePath
 
 
-def train_with_server(plan: Plan, options: ClientOptions) -> Finished:
-    """Train over TCP."""
-    head = make_head(plan.prepared, plan.job, device=options.device, taylor=bool(options.use_EF))
+def train_with_server(plan: Plan, options: ClientOptions, security: ClientSecurity | None = None) -> Finished:
+    """Train over TCP, with the protection that ``options`` ask for; None for none."""
+    head = make_head(
+        plan.prepared, plan.job, device=options.device, taylor=bool(options.use_EF), memory_mb=options.codec_memory_mb
+    )
     body = largest_body(plan.prepared.graph, plan.job)
-    session = open_session(options.ip, options.port, options.hyperport, plan.job, body)
+    plan.prepared.graph.forget_weights()  # the tail's are the server's to keep
+    session = open_session(options.ip, options.port, options.hyperport, plan.job, body, security)
     with session.control:
         for note in session.notes:
-            log.warning("note: %s", note)
-        log.info("session %s at %s, round trip %.1f ms", session.name, session.training.peer, 1e3 * session.rtt_s)
+            log.warning("note: %s", printable(note))
+        log.info(
+            "session %s at %s, round trip %.1f ms",
+            printable(session.name, 64),
+            session.training.peer,
+            1e3 * session.rtt_s,
+        )
         journal = Journal(busy_timer(options.device))
         journal.clock_offset_s = session.clock_offset_s
         most = max(plan.job.stale_it, options.queue_limit) + 1
@@ -51,8 +61,12 @@ def train_with_server(plan: Plan, options: ClientOptions) -> Finished:
 
 def train_in_process(plan: Plan, options: JobOptions) -> Finished:
     """Train with head and tail in this process."""
-    head = make_head(plan.prepared, plan.job, device=options.device, taylor=bool(options.use_EF))
-    tail = make_tail(plan.prepared, plan.job, device=options.device, objective=objective)
+    head = make_head(
+        plan.prepared, plan.job, device=options.device, taylor=bool(options.use_EF), memory_mb=options.codec_memory_mb
+    )
+    tail = make_tail(
+        plan.prepared, plan.job, device=options.device, objective=objective, memory_mb=options.codec_memory_mb
+    )
     timer = busy_timer(options.device)
     journal = Journal(timer)
     carrier: Carrier = InProcess(head, TimedTail(tail, timer), journal)

@@ -153,6 +153,7 @@ def split(case: Case, example: Sequence[Any] | None = None, *, data_dependent: b
         CODEC,
         objective=objective,
         example=example or crossing,
+        evaluation_example=example or crossing,
         example_size=2,
         data_dependent=data_dependent,
         most_bytes=1 << 18,

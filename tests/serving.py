@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from common.models.own import choose_model
 from common.training.serve import Server
@@ -11,7 +12,7 @@ from discriminative.recipe import WORKLOAD, make_recipe
 
 
 @contextmanager
-def serving(run_dir: Path, model: str | None = None) -> Iterator[Server]:
+def serving(run_dir: Path, model: str | None = None, **more: Any) -> Iterator[Server]:
     """A server on free ports of this machine, in a thread; started with ``--model``, where that is given."""
     chosen = choose_model(model) if model else None
     server = Server(
@@ -23,6 +24,7 @@ def serving(run_dir: Path, model: str | None = None) -> Iterator[Server]:
         device="cpu",
         queue_limit=5,
         run_dir=run_dir,
+        **more,
     )
     thread = threading.Thread(target=server.serve, name="server")
     thread.start()

@@ -32,6 +32,19 @@ def no_thread_is_left() -> Iterator[None]:
     assert not LOOPS & {thread.name for thread in threading.enumerate()}
 
 
+def test_a_machine_that_gives_no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = threading.Thread.start
+
+    def start(self: threading.Thread) -> None:
+        if self.name == "decoding":
+            raise RuntimeError("can't start new thread")
+        real(self)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with sockets() as (near, _), Connection(near) as connection, pytest.raises(RuntimeError, match="new thread"):
+        Duplex(connection, encode, decode, 2).__enter__()
+
+
 def encode(number: int) -> list[Buffer]:
     return pack(Finish() if number == END else Ping(number))
 

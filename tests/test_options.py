@@ -41,8 +41,11 @@ def test_the_defaults_make_sense(options: type[JobOptions]) -> None:
         ({"dropout": -0.1}, "--dropout is -0.1"),
         ({"dropout": float("nan")}, "--dropout is nan"),
         ({"optim": "restnet"}, "unknown --optim 'restnet'; did you mean resnet?"),
-        ({"compress_up": "int9"}, "codec 'int9': unknown value stage 'int9'; did you mean int8?"),
-        ({"compress": "int8+zst"}, "codec 'int8+zst': unknown lossless stage 'zst'; did you mean zstd?"),
+        ({"compress_up": "int9"}, "codec 'int9': unknown stage 'int9'; did you mean int8?"),
+        ({"compress": "delta+int4"}, "codec 'delta+int4': delta relies on a sample's tensor being near what it was"),
+        ({"compress_up": "ef+int4"}, "codec 'ef+int4': ef would add one sample's error to another sample's"),
+        ({"compress_up": "x.py:Codec"}, "there is no file x.py to load a codec from"),
+        ({"compress": "int8+zst"}, "codec 'int8+zst': unknown stage 'zst'; did you mean zstd?"),
     ],
 )
 def test_a_value_out_of_range(changes: dict[str, Any], message: str) -> None:
@@ -60,6 +63,7 @@ def test_a_value_out_of_range(changes: dict[str, Any], message: str) -> None:
             "--compress says the same as --compress_up and --compress_down; leave it out",
         ),
         ({"use_EF": 1, "compress_up": "none"}, "--use_EF 1 corrects the error of --compress_up, and none has no error"),
+        ({"use_EF": 1, "compress": "none+shuffle+zstd"}, "--use_EF 1 corrects the error of --compress_up"),
         ({"use_EF": 1, "compress": "none+zstd"}, "--use_EF 1 corrects the error of --compress_up"),
     ],
 )
@@ -92,6 +96,7 @@ def test_a_codec_of_one_direction_goes_before_that_of_both(changes: dict[str, An
     [
         ({"threads": -1}, "--threads must be 0 or more, and --queue_limit 1 or more"),
         ({"queue_limit": 0}, "--threads must be 0 or more, and --queue_limit 1 or more"),
+        ({"codec_memory_mb": 0}, "--codec_memory_mb is 0; it must be 1 or more"),
         ({"device": "gpu"}, "--device gpu cannot be used: "),
         ({"device": "cuda:99"}, "--device cuda:99 cannot be used: "),
     ],

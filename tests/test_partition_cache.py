@@ -57,7 +57,9 @@ class Scaled(nn.Module):
         return out
 
 
-@pytest.mark.parametrize("scales", [(1.0, 2.0), (1, 1.0), (1, True), (lambda: 2.0, lambda: 3.0), (torch.ones(4), torch.zeros(4))])
+@pytest.mark.parametrize(
+    "scales", [(1.0, 2.0), (1, 1.0), (1, True), (lambda: 2.0, lambda: 3.0), (torch.ones(4), torch.zeros(4))]
+)
 def test_other_attributes_are_another_key(scales: tuple[object, object]) -> None:
     x = torch.ones(2, 4)
     first, second = (key_of(Scaled(scale), (x,), {}) for scale in scales)

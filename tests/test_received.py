@@ -59,6 +59,7 @@ def train_split(cut: int, steps: int) -> tuple[list[float], dict[str, Tensor]]:
         codec,
         objective=objective,
         example=graph.find(cut).tensors,
+        evaluation_example=graph.find(cut).tensors,
         example_size=5,
         most_bytes=1 << 20,
         batch_size=5,

@@ -142,16 +142,6 @@ def test_other_numbers_are_an_error() -> None:
         tail(*head(x))
 
 
-def test_a_cut_that_is_not_passed_is_an_error() -> None:
-    class Sometimes(nn.Module):
-        def forward(self, x: Tensor) -> Any:
-            return x.exp().sin() if len(x) > 1 else x.cos()
-
-    head, _ = cut_in_two(Sometimes(), "exp", torch.rand(2))
-    with pytest.raises(PartitionError, match="never comes to the cut"):
-        head(torch.rand(1))
-
-
 def test_a_cut_that_does_not_exist_is_refused() -> None:
     model = nn.ReLU()
     recording = record(model, (torch.rand(2),), {}, training=False)

@@ -1,38 +1,30 @@
-"""Codec specs: ``VALUE[+LOSSLESS]``, and the codec that one stands for.
+"""The codec of a spec: tensors of a message -> what to tell the decoder and one buffer each, and back.
 
-A codec belongs to one direction of one session and is used by one thread on each side. Integer and boolean
-tensors always travel as they are; the value stage applies to floating-point tensors only.
+A codec belongs to one direction of one session and is used by one thread on each side. Integer and boolean tensors
+and single numbers (tensors without dimensions) always travel as they are; the stages apply to the others.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from common.codec.lossless import LOSSLESS, LosslessStage, Stored
-from common.codec.values import VALUES, Plain, ValueStage
-from common.errors import CodecError, UsageError
-from common.naming import nearest
+from common.codec.buffers import dtype_name, elements, flattened, from_bytes, named_dtype, to_bytes
+from common.codec.chain import Chain, Coder
+from common.codec.context import Context, Slot, slot_channels
+from common.codec.grammar import Direction, Spec, parse_spec
+from common.codec.limit import DEFAULT_MB, MemoryLimit
+from common.codec.lossless import Auto, LosslessStage
+from common.codec.stages import make_coder, make_lossless
+from common.codec.values import Plain
+from common.errors import CodecError
 from common.wire.framing import Buffer
 from common.wire.messages import Payload, TensorSpec
 
-DTYPES = {
-    "float32": torch.float32,
-    "float64": torch.float64,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "int64": torch.int64,
-    "int32": torch.int32,
-    "int16": torch.int16,
-    "int8": torch.int8,
-    "uint8": torch.uint8,
-    "bool": torch.bool,
-}
-_MAX_DIMENSIONS = 64
-_MAX_ELEMENTS = 1 << 40
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_SLACK = 64  # bytes that scales and positions of a tiny tensor may add
+_AS_IT_IS = Chain(Plain())
+_DIRECTIONS = {None: 0, "up": 1, "down": 2}
 
 
 @dataclass(frozen=True)
@@ -49,118 +41,149 @@ class Encoded:
 
 
 class Codec:
-    """Encodes tuples of tensors by a value stage and then a lossless stage."""
+    """Encodes tuples of tensors by the stages of a spec.
 
-    def __init__(self, name: str, value: ValueStage, lossless: LosslessStage) -> None:
-        self.name = name
-        self._value = value
-        self._lossless = lossless
+    Args:
+        spec: the stages by name.
+        coder: all but the last stage.
+        lossless: the last one.
+        key: seeds random choices, with step and tensor.
+    """
+
+    def __init__(self, spec: Spec, coder: Coder, lossless: LosslessStage, key: tuple[int, ...] = (0, 0)) -> None:
+        self.spec = spec
+        self._coder, self._lossless, self._key = coder, lossless, key
+
+    @property
+    def name(self) -> str:
+        """The spec as text."""
+        return self.spec.text
 
     @property
     def is_exact(self) -> bool:
         """Whether decoding gives back the very same tensors."""
-        return isinstance(self._value, Plain)
+        return self.spec.is_exact
 
-    def encode(self, tensors: Sequence[Tensor], step: int) -> Encoded:
-        """Encode ``tensors``; buffers may refer to their memory.
+    @property
+    def link_bps(self) -> float | None:
+        """Bits a second of the link, which `auto` decides by; None where nobody has measured them, or needs to."""
+        return self._lossless.link_bps if isinstance(self._lossless, Auto) else None
+
+    @link_bps.setter
+    def link_bps(self, bits: float | None) -> None:
+        if isinstance(self._lossless, Auto):
+            self._lossless.link_bps = bits
+
+    def encode(self, tensors: Sequence[Tensor], step: Context | int) -> Encoded:
+        """Encode the tensors of a message; buffers may refer to their memory.
+
+        Args:
+            tensors: the storages that carry the live tensors.
+            step: the message they are for, or the number of a training step of unknown samples.
 
         Raises:
-            CodecError: a tensor with NaN or infinite values, which a lossy stage cannot carry; it names the step.
+            CodecError: a tensor with NaN or infinite values, which a lossy stage cannot carry, or memory beyond its
+                limit; it names the step.
         """
-        pairs = [self._encode_one(tensor, i, step) for i, tensor in enumerate(tensors)]
-        return Encoded(Payload(self.name, tuple(spec for spec, _ in pairs)), tuple(each for _, each in pairs))
+        return self._encode(tensors, Context.of(step), decode=False)[0]
 
-    def decode(self, encoded: Encoded) -> tuple[Tensor, ...]:
+    def encode_and_decode(self, tensors: Sequence[Tensor], step: Context | int) -> tuple[Encoded, tuple[Tensor, ...]]:
+        """As `encode`, and what the receiver will have, on the CPU."""
+        return self._encode(tensors, Context.of(step), decode=True)
+
+    def decode(self, encoded: Encoded, step: Context | int = 0) -> tuple[Tensor, ...]:
         """The tensors, on the CPU; they may share the memory of the buffers.
+
+        Args:
+            encoded: what the peer's codec of the same spec made.
+            step: the same message as at the peer; its views do not matter.
 
         Raises:
             CodecError: another codec, or buffers that do not hold what the spec announces.
         """
-        spec = encoded.spec
+        spec, at = encoded.spec, Context.of(step)
         if spec.codec != self.name:
             raise CodecError(f"the peer encoded with {spec.codec!r}; {self.name!r} was agreed")
         if len(spec.tensors) != len(encoded.buffers):
             raise CodecError(f"{len(spec.tensors)} tensors announced, {len(encoded.buffers)} buffers came")
-        return tuple(map(self._decode_one, spec.tensors, encoded.buffers))
+        pairs = zip(spec.tensors, encoded.buffers, strict=True)
+        return tuple(self._decode_one(tensor, buffer, i, at) for i, (tensor, buffer) in enumerate(pairs))
 
-    def _encode_one(self, tensor: Tensor, index: int, step: int) -> tuple[TensorSpec, Buffer]:
-        tensor = tensor.detach()
-        dtype = dtype_name(tensor.dtype)
-        try:
-            codes, params = self._stage(tensor.dtype).encode(tensor)
-        except ValueError:
-            raise CodecError(
-                f"step {step}: tensor {index} has NaN or infinite values, which {self.name!r} cannot carry; "
-                "training has diverged (a smaller --lr helps), or use --compress none to look at it"
-            ) from None
-        return TensorSpec(dtype, tuple(tensor.shape), params), self._lossless.compress(to_bytes(codes))
+    def state(self) -> dict[str, Tensor]:
+        """All that this codec remembers, for a checkpoint; empty of a codec without memory."""
+        return self._coder.state()
 
-    def _decode_one(self, spec: TensorSpec, buffer: Buffer) -> Tensor:
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from a `state`."""
+        self._coder.load_state(state)
+
+    def _encode(self, tensors: Sequence[Tensor], at: Context, *, decode: bool) -> tuple[Encoded, tuple[Tensor, ...]]:
+        specs: list[TensorSpec] = []
+        buffers: list[Buffer] = []
+        decoded: list[Tensor] = []
+        for i, tensor in enumerate(tensors):
+            shape = tuple(tensor.shape)
+            slot = Slot(i, shape, tensor.dtype, tensor.numel(), slot_channels(shape, i, at.views))
+            name, coder = dtype_name(slot.dtype), self._coder_of(slot)
+            try:
+                coded = coder.encode(slot, flattened(tensor), at, (*self._key, at.step, int(at.training), i))
+            except ValueError:
+                raise CodecError(
+                    f"step {at.step}: tensor {i} has NaN or infinite values, which {self.name!r} cannot carry; "
+                    "training has diverged (a smaller --lr helps), or use --compress none to look at it"
+                ) from None
+            specs.append(TensorSpec(name, shape, coded.params))
+            content = coded.content.cpu()
+            if len(content) > tensor.nbytes + _SLACK:  # a codec of one's own; the peer would refuse the message
+                raise CodecError(
+                    f"step {at.step}: {self.name!r} makes {len(content)} bytes of tensor {i}, which has "
+                    f"{tensor.nbytes}; a codec must not add"
+                )
+            buffers.append(self._lossless.compress(to_bytes(content)))
+            if decode:
+                sent = coder.decode(slot, coded.params, content, at) if coded.sent is None else coded.sent
+                decoded.append(sent.view(shape))
+        return Encoded(Payload(self.name, tuple(specs)), tuple(buffers)), tuple(decoded)
+
+    def _decode_one(self, spec: TensorSpec, buffer: Buffer, index: int, at: Context) -> Tensor:
         dtype = named_dtype(spec.dtype)
-        stage = self._stage(dtype)
-        code_dtype = stage.code_dtype(dtype)
-        nbytes = _content_bytes(spec.shape, code_dtype)
-        codes = from_bytes(self._lossless.decompress(buffer, nbytes), code_dtype, spec.shape)
+        slot = Slot(index, spec.shape, dtype, elements(spec.shape))
+        coder = self._coder_of(slot)
         try:
-            return stage.decode(codes, spec.params, dtype)
-        except ValueError:
-            raise CodecError(f"{self.name!r} cannot be decoded with parameters {spec.params}") from None
+            nbytes = coder.nbytes(slot, spec.params, at)
+            content = from_bytes(self._lossless.decompress(buffer, nbytes), torch.uint8, (nbytes,))
+            values = coder.decode(slot, spec.params, content, at)
+        except ValueError as error:
+            raise CodecError(
+                f"step {at.step}: tensor {index} cannot be decoded with parameters {spec.params[:8]} by {self.name!r}: "
+                f"{error}"
+            ) from None
+        return (values.view(torch.uint8).ne(0) if dtype is torch.bool else values).view(spec.shape)
 
-    def _stage(self, dtype: torch.dtype) -> ValueStage:
-        return self._value if dtype.is_floating_point else Plain()
+    def _coder_of(self, slot: Slot) -> Coder:
+        return self._coder if slot.dtype.is_floating_point and slot.shape else _AS_IT_IS
 
 
-def make_codec(spec: str) -> Codec:
-    """The codec of a spec such as ``none``, ``fp16``, ``int8+zstd``.
+def make_codec(
+    spec: str,
+    direction: Direction | None = None,
+    *,
+    seed: int = 0,
+    memory_mb: int = DEFAULT_MB,
+    samples: int = 0,
+) -> Codec:
+    """The codec of a spec such as ``none``, ``fp16``, ``delta+int4/c+zstd``.
+
+    Args:
+        spec: see `common.codec.grammar`; from a user or from a peer, it loads nothing.
+        direction: what it is for; None allows what either direction does.
+        seed: of the run.
+        memory_mb: limit of the memory of `ef` and `delta`, in MiB.
+        samples: of the data set, as far as known.
 
     Raises:
-        UsageError: a spec that names no codec; it says what can be named.
+        UsageError: a spec that names no codec, or one that would do no good; it says what would.
     """
-    value, *rest = spec.split("+")
-    if value not in VALUES:
-        raise UsageError(f"codec {spec!r}: unknown value stage {value!r}; {nearest(value, list(VALUES))}")
-    if len(rest) > 1:
-        raise UsageError(f"codec {spec!r}: one lossless stage at most, of {', '.join(LOSSLESS)}")
-    if rest and rest[0] not in LOSSLESS:
-        raise UsageError(f"codec {spec!r}: unknown lossless stage {rest[0]!r}; {nearest(rest[0], list(LOSSLESS))}")
-    return Codec(spec, VALUES[value](), LOSSLESS[rest[0]]() if rest else Stored())
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """Name of a dtype on the wire."""
-    if dtype not in _NAMES:
-        raise CodecError(f"tensors of {dtype} cannot cross; known are {', '.join(DTYPES)}")
-    return _NAMES[dtype]
-
-
-def named_dtype(name: str) -> torch.dtype:
-    """The dtype of a name that came over the wire."""
-    if name not in DTYPES:
-        raise CodecError(f"the peer announces a tensor of unknown dtype {name!r}")
-    return DTYPES[name]
-
-
-def to_bytes(tensor: Tensor) -> memoryview:
-    """The bytes of a tensor; its own memory where it is contiguous and on the CPU."""
-    flat = tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8)
-    return flat.numpy().data
-
-
-def from_bytes(data: Buffer, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-    """A tensor over ``data``, without copying where the memory may be written to."""
-    if _content_bytes(shape, dtype) != len(data):
-        raise CodecError(f"{len(data)} bytes do not hold a tensor of shape {list(shape)} and {dtype}")
-    if not len(data):
-        return torch.empty(shape, dtype=dtype)
-    writable = data if not memoryview(data).readonly else bytearray(data)
-    flat = torch.frombuffer(writable, dtype=torch.uint8)
-    # A byte other than 0 and 1 is no bool; torch's kernels rely on that.
-    return (flat.ne(0) if dtype is torch.bool else flat.view(dtype)).reshape(shape)
-
-
-def _content_bytes(shape: tuple[int, ...], dtype: torch.dtype) -> int:
-    """Bytes of a tensor that the peer announces."""
-    # Empty tensors of absurd shapes count as well: torch cannot make them either.
-    if len(shape) > _MAX_DIMENSIONS or min(shape, default=0) < 0 or math.prod(max(n, 1) for n in shape) > _MAX_ELEMENTS:
-        raise CodecError(f"the peer announces a tensor of shape {list(shape[: _MAX_DIMENSIONS + 1])}")
-    return math.prod(shape) * dtype.itemsize
+    parsed = parse_spec(spec, direction)
+    coder = make_coder(parsed, MemoryLimit(memory_mb << 20), samples)
+    return Codec(parsed, coder, make_lossless(parsed), (seed, _DIRECTIONS[direction]))

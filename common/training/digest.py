@@ -3,7 +3,7 @@
 import xxhash
 from torch import Tensor, nn
 
-from common.codec.spec import to_bytes
+from common.codec.buffers import to_bytes
 
 
 def parameter_digests(part: nn.Module) -> dict[str, str]:

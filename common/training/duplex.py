@@ -59,8 +59,16 @@ class Duplex(Generic[Out, In]):
         ]
 
     def __enter__(self) -> "Duplex[Out, In]":
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                thread.start()
+        except RuntimeError:  # this machine gives no more threads; those that have begun end with the connection
+            self._abandon()
+            self._connection.shut()
+            for thread in self._threads:
+                if thread.ident is not None:
+                    thread.join()
+            raise
         return self
 
     def __exit__(

@@ -8,8 +8,8 @@ from itertools import compress
 import torch
 from torch import Tensor, nn
 
-from common.codec import Codec, Encoded
-from common.codec.spec import dtype_name, to_bytes
+from common.codec import Codec, Context, Encoded
+from common.codec.buffers import dtype_name, to_bytes
 from common.errors import ProtocolError
 from common.partition.layout import pack, unpack
 from common.training.exchange import Answer, Outgoing, Upload, announced
@@ -26,6 +26,8 @@ class _Pending:
 
     epoch: int
     inputs: tuple[Tensor, ...]
+    wanted: tuple[bool, ...]
+    """For each activation, whether its gradient is due."""
     gradients: list[tuple[tuple[int, ...], str]]
     """Shape and dtype of each that is due."""
     outputs: tuple[Tensor, ...] | None
@@ -50,7 +52,8 @@ class Head:
         stale_it: staleness bound K. At 0 the graph of the forward pass is kept; above, the backward pass computes
             the activations again from the stored input under the current weights (feature replay).
         seed: of the run; dropout masks of step t are a function of (seed, t).
-        taylor: correct each gradient for the codec's error, g <- g - E g g (the paper's ``--use_EF 1``).
+        taylor: correct each gradient for the codec's error, g <- g - E g g (the paper's ``--use_EF 1``), also where
+            ``codec_up`` does not name it.
         device: where the part computes.
     """
 
@@ -71,12 +74,12 @@ class Head:
     ) -> None:
         self.part = part
         self._updater = updater
-        self._codec_up, self._codec_down = codec_up, codec_down
+        self.codec_up, self.codec_down = codec_up, codec_down
         self._gradients_wanted = tuple(gradients_wanted)
         self._groups = {True: groups, False: evaluation_groups}
         self._stale_it = stale_it
         self._seed = seed
-        self._taylor = taylor and not codec_up.is_exact
+        self._taylor = (taylor or codec_up.spec.taylor) and not codec_up.is_exact
         self._device = torch.device(device)
         self._pending: dict[int, _Pending] = {}
         self._order = AnswerOrder()
@@ -106,21 +109,24 @@ class Head:
         with torch.set_grad_enabled(keep):
             outputs, drawn = self._run(step, inputs, training)
         if training:
-            due = [(tuple(each.shape), dtype_name(each.dtype)) for each in compress(outputs, self._gradients_wanted)]
-            self._pending[step] = _Pending(epoch, inputs, due, outputs if keep else None)
+            wanted = self._wanted(outputs)
+            due = [(tuple(each.shape), dtype_name(each.dtype)) for each in compress(outputs, wanted)]
+            self._pending[step] = _Pending(epoch, inputs, wanted, due, outputs if keep else None)
         self._order.sent(step, len(labels), training)
-        return Upload(step, epoch, training, outputs, labels, ids, self._gradients_wanted, drawn)
+        return Upload(step, epoch, training, outputs, labels, ids, wanted if training else (), drawn)
 
     def encode(self, upload: Upload) -> Outgoing:
         """The message of an upload."""
         storages, views = pack(upload.tensors, self._groups[upload.training])
-        encoded = self._codec_up.encode(storages, upload.step)
+        at = Context(upload.step, upload.training, upload.ids, views)
         if upload.training and self._taylor:
-            decoded = unpack(self._codec_up.decode(encoded), views)
+            encoded, decoded = self.codec_up.encode_and_decode(storages, at)
             self._pending[upload.step].coding_error = tuple(
                 d.to(t) - t.detach()
-                for d, t in compress(zip(decoded, upload.tensors, strict=True), self._gradients_wanted)
+                for d, t in compress(zip(unpack(decoded, views), upload.tensors, strict=True), upload.gradients_wanted)
             )
+        else:
+            encoded = self.codec_up.encode(storages, at)
         labels, ids = _narrowed(upload.labels), _narrowed(upload.ids)
         buffers = [*encoded.buffers, to_bytes(labels), to_bytes(ids)]
         if upload.random_state is not None:
@@ -151,7 +157,8 @@ class Head:
         came = announced(message.payload, message.views)
         if came != (self._pending[message.step].gradients if message.training else []):
             raise ProtocolError(f"gradients {came} came; step {message.step} has other activations")
-        storages = self._codec_down.decode(Encoded(message.payload, frame.buffers))
+        at = Context(message.step, message.training)
+        storages = self.codec_down.decode(Encoded(message.payload, frame.buffers), at)
         gradients = unpack([each.to(self._device) for each in storages], message.views)
         return Answer(
             message.step,
@@ -176,7 +183,9 @@ class Head:
             gradients = tuple(g - e * g * g for g, e in zip(gradients, pending.coding_error, strict=True))
         with torch.enable_grad(), self._buffers_kept(pending.outputs is None):
             outputs = pending.outputs or self._run(answer.step, pending.inputs, training=True)[0]
-            torch.autograd.backward(tuple(compress(outputs, self._gradients_wanted)), gradients)
+            due = zip(compress(outputs, pending.wanted), gradients, strict=True)
+            learnt = [(output, gradient) for output, gradient in due if output.requires_grad]
+            torch.autograd.backward([output for output, _ in learnt], [gradient for _, gradient in learnt])
         self._updater.apply(pending.epoch)
 
     def _run(self, step: int, inputs: tuple[Tensor, ...], training: bool) -> tuple[tuple[Tensor, ...], Tensor | None]:
@@ -188,6 +197,15 @@ class Head:
         with step_stream(self._seed, step, self._device) as stream:
             outputs: tuple[Tensor, ...] = self.part(*inputs)
         return outputs, stream.drawn
+
+    def _wanted(self, outputs: tuple[Tensor, ...]) -> tuple[bool, ...]:
+        """For each activation, whether its gradient is of use.
+
+        A recorded model may take another way than in its recording, with other tensors alive at the cut: then any.
+        """
+        if len(outputs) == len(self._gradients_wanted):
+            return self._gradients_wanted
+        return tuple(each.is_floating_point() for each in outputs)
 
     @contextmanager
     def _buffers_kept(self, keep: bool) -> Iterator[None]:

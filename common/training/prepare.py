@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from common.codec import make_codec
+from common.codec import Codec, make_codec
+from common.codec.limit import DEFAULT_MB, mebibytes
 from common.errors import UsageError
 from common.partition import trace
 from common.partition.graph import Graph
@@ -19,6 +20,7 @@ from common.training.tail import Objective, Tail
 from common.wire.messages import Job
 
 MAX_MODEL_BYTES = 4 << 30
+_ANOTHER_WAY = 4  # how much more may cross where a recorded model does not go the way of its recording
 EXAMPLE_SIZE = 2
 """Samples of the batch that a model is traced with; BatchNorm trains on two or more."""
 
@@ -57,10 +59,11 @@ def _check_size(build: Callable[[], nn.Module]) -> None:
         )
 
 
-def make_head(prepared: Prepared, job: Job, *, device: str, taylor: bool) -> Head:
+def make_head(prepared: Prepared, job: Job, *, device: str, taylor: bool, memory_mb: int = DEFAULT_MB) -> Head:
     """The head of a job.
 
     Raises:
+        UsageError: a codec that cannot be, or whose memory would be beyond ``memory_mb``.
         PartitionError: there is no such cut, or training would be wrong there.
     """
     graph = prepared.graph
@@ -69,8 +72,7 @@ def make_head(prepared: Prepared, job: Job, *, device: str, taylor: bool) -> Hea
     return Head(
         part.to(device),
         Updater(find_preset(job.optim), part.parameters(), job.learning_rate),
-        make_codec(job.compress_up),
-        make_codec(job.compress_down),
+        *_codecs(graph, job, memory_mb),
         gradients_wanted=graph.gradients_wanted(job.cut),
         groups=graph.groups(job.cut, training=True),
         evaluation_groups=graph.groups(job.cut, training=False),
@@ -81,10 +83,11 @@ def make_head(prepared: Prepared, job: Job, *, device: str, taylor: bool) -> Hea
     )
 
 
-def make_tail(prepared: Prepared, job: Job, *, device: str, objective: Objective) -> Tail:
+def make_tail(prepared: Prepared, job: Job, *, device: str, objective: Objective, memory_mb: int = DEFAULT_MB) -> Tail:
     """The tail of a job.
 
     Raises:
+        UsageError: a codec that cannot be, or whose memory would be beyond ``memory_mb``.
         PartitionError: there is no such cut, or training would be wrong there.
     """
     graph = prepared.graph
@@ -93,10 +96,11 @@ def make_tail(prepared: Prepared, job: Job, *, device: str, objective: Objective
     return Tail(
         part.to(device),
         Updater(find_preset(job.optim), part.parameters(), job.learning_rate),
-        make_codec(job.compress_up),
-        make_codec(job.compress_down),
+        *_codecs(graph, job, memory_mb),
         objective=objective,
-        example=graph.find(job.cut).tensors,
+        example=_forms(graph, job.cut, training=True),
+        evaluation_example=_forms(graph, job.cut, training=False),
+        data_dependent=graph.data_dependent,
         example_size=EXAMPLE_SIZE,
         most_bytes=largest_body(graph, job),
         batch_size=job.batch_size,
@@ -106,12 +110,34 @@ def make_tail(prepared: Prepared, job: Job, *, device: str, objective: Objective
     )
 
 
+def _forms(graph: Graph, cut: int, *, training: bool) -> list[tuple[tuple[int, ...], torch.dtype]]:
+    return [(leaf.shape, leaf.dtype) for leaf in graph.crossing(cut, training=training)]
+
+
+def _codecs(graph: Graph, job: Job, memory_mb: int) -> tuple[Codec, Codec]:
+    """Codecs up and down; the memory that they will need is known before training, and told where it is too much."""
+    up = make_codec(job.compress_up, "up", seed=job.seed, memory_mb=memory_mb, samples=job.samples)
+    down = make_codec(job.compress_down, "down", seed=job.seed, memory_mb=memory_mb)
+    if up.spec.memory == "delta":
+        crossing = graph.crossing(job.cut, training=True)
+        sample_bytes = sum(leaf.nbytes for leaf in crossing if leaf.dtype.is_floating_point) // EXAMPLE_SIZE
+        if sample_bytes * job.samples > memory_mb << 20:
+            raise UsageError(
+                f"{job.compress_up} would remember {sample_bytes / 1024:.1f} KiB of each of {job.samples} samples, "
+                f"{mebibytes(sample_bytes * job.samples)} MiB on each side; the limit is {memory_mb}: raise "
+                "--codec_memory_mb on both sides, cut where less crosses, or leave delta out"
+            )
+    return up, down
+
+
 def largest_body(graph: Graph, job: Job) -> int:
-    """Bytes of the largest body that a step of the job can have, in either direction: no codec ever adds."""
+    """Bytes of the largest body that a step of the job can have, in either direction; no codec adds to its slack."""
     in_example = max(
         most_bytes(graph.crossing(job.cut, training=training), graph.groups(job.cut, training=training))
         for training in (True, False)
     )
     # In proportion to the samples, or the same for any number of them.
     examples = -(-max(job.batch_size, EXAMPLE_SIZE) // EXAMPLE_SIZE)
+    if graph.data_dependent:
+        in_example = _ANOTHER_WAY * in_example + (1 << 20)
     return examples * in_example + job.batch_size * 16 + (1 << 16)

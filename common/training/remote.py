@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 
 from common.records import software_version
+from common.wire.admission import ClientSecurity
 from common.wire.framing import Limits
 from common.wire.messages import PROTOCOL, Attach, Attached, Job, Open, Opened, Ping, Pong
 from common.wire.tcp import IDLE_TIMEOUT_S, Connection, connect, expect
@@ -26,21 +27,32 @@ class OpenSession:
     notes: tuple[str, ...]
 
 
-def open_session(ip: str, port: int, hyperport: int, job: Job, largest_body: int) -> OpenSession:
+def open_session(
+    ip: str, port: int, hyperport: int, job: Job, largest_body: int, security: ClientSecurity | None = None
+) -> OpenSession:
     """Ask a server for a session.
+
+    Args:
+        ip: address of the server.
+        port: its training port.
+        hyperport: its control port.
+        job: what to train.
+        largest_body: bytes of the largest body that an answer can have.
+        security: what to ask of the server and to show to it, on both ports; None for no protection.
 
     Raises:
         ConnectionLost: nobody listens there, or the connection broke.
+        SecurityError: whoever listens there is not the server that this edge belongs to.
         PeerError: the server refuses the job, and says why.
         ProtocolError: whoever listens there does not speak the protocol.
     """
-    control = connect(ip, hyperport, what="--hyperport")
+    control = _connect(ip, hyperport, "--hyperport", security)
     try:
         control.send(Open(PROTOCOL, software_version(), job))
         control.set_timeout(_OPENING_TIMEOUT_S)
         opened = expect(control.receive().frame, Opened)
         rtt_s, offset_s = _compare_clocks(control)
-        training = connect(ip, port, what="--port")
+        training = _connect(ip, port, "--port", security)
     except BaseException:
         control.close()
         raise
@@ -54,6 +66,17 @@ def open_session(ip: str, port: int, hyperport: int, job: Job, largest_body: int
     training.set_timeout(IDLE_TIMEOUT_S)
     training.set_limits(Limits(body_bytes=largest_body))
     return OpenSession(opened.session, control, training, rtt_s, offset_s, opened.notes)
+
+
+def _connect(ip: str, port: int, what: str, security: ClientSecurity | None) -> Connection:
+    connection = connect(ip, port, what=what)
+    if security is not None:
+        try:
+            security.introduce(connection, ip)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
 
 
 def _compare_clocks(control: Connection) -> tuple[float, float]:

@@ -13,9 +13,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from common.codec.limit import DEFAULT_MB
 from common.errors import ConnectionLost, JobRefused, PeerSilent, ProtocolError, TandemError
+from common.naming import printable
 from common.records import check_run_dir, new_folder, software_version, write_json
-from common.training.acceptor import Acceptor
+from common.training.acceptor import Acceptor, Admission
 from common.training.duplex import Duplex
 from common.training.exchange import Answer, Upload
 from common.training.prepare import largest_body, make_tail, prepare
@@ -23,6 +25,7 @@ from common.training.score import Score
 from common.training.session import check_open
 from common.training.tail import Objective
 from common.training.timed import TimedTail, busy_timer
+from common.wire.admission import ServerSecurity
 from common.wire.framing import Buffer, Limits, pack
 from common.wire.messages import Attach, Attached, Finish, Finished, Job, Open, Opened, Ping, Pong
 from common.wire.tcp import IDLE_TIMEOUT_S, Connection, Received, expect, listen
@@ -31,6 +34,8 @@ log = logging.getLogger(__name__)
 
 _ATTACH_TIMEOUT_S = 60.0  # for an edge that has opened a session
 _SWAPPED = "are --port and --hyperport swapped?"
+MAX_BODY_BYTES = 1 << 30
+"""Of a job's largest step; what a session can make this server allocate for a frame."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class _Session:
     tail: nn.Module
     station: TimedTail
     limits: Limits
+    ended: bool = False
     answered: int = 0
     trained: Score = field(default_factory=Score)
 
@@ -62,8 +68,12 @@ class Server:
         port: training port; 0 takes a free one.
         hyperport: control port; 0 takes a free one.
         device: where the tails compute.
+        codec_memory_mb: what the codecs of a session may remember, in MiB.
         queue_limit: how many items may wait between two threads of a session.
         run_dir: where the trained tails are saved.
+        security: what clients must show before anything else; None for connections without protection.
+        admission: limits of connections.
+        max_sessions: how many may be open at the same time.
     """
 
     def __init__(
@@ -77,12 +87,19 @@ class Server:
         device: str,
         queue_limit: int,
         run_dir: Path,
+        codec_memory_mb: int = DEFAULT_MB,
+        security: ServerSecurity | None = None,
+        admission: Admission | None = None,
+        max_sessions: int = 128,
     ) -> None:
         self._recipes = recipes
         self._pinned = pinned
         self._device = device
+        self._codec_memory_mb = codec_memory_mb
         self._queue_limit = queue_limit
         self._run_dir = run_dir
+        self._max_sessions = max_sessions
+        self._places = threading.Semaphore(max_sessions)
         self._waiting: dict[str, _Session] = {}
         self._lock = threading.Lock()
         check_run_dir(run_dir)
@@ -94,7 +111,8 @@ class Server:
             raise
         self.port: int = training.getsockname()[1]
         self.hyperport: int = control.getsockname()[1]
-        self._acceptor = Acceptor({training: self._serve_training, control: self._serve_control})
+        listeners = {training: self._serve_training, control: self._serve_control}
+        self._acceptor = Acceptor(listeners, security, admission)
 
     def serve(self) -> None:
         """Accept sessions until `close`."""
@@ -106,44 +124,56 @@ class Server:
 
     def _serve_control(self, connection: Connection) -> None:
         frame = connection.receive().frame
+        connection.set_deadline(None)
         if isinstance(frame.message, Attach):
             raise ProtocolError(f"this is the control port; {_SWAPPED}")
         request = expect(frame, Open)
-        session, notes = self._open(request)
-        log.info(
-            "session %s from %s: %s, cut %s, %s up, %s down, K = %d",
-            session.name,
-            connection.peer,
-            session.job.model,
-            session.job.cut_name,
-            session.job.compress_up,
-            session.job.compress_down,
-            session.job.stale_it,
-        )
-        with self._lock:
-            self._waiting[session.name] = session
+        if not self._places.acquire(blocking=False):
+            raise JobRefused(f"this server has {self._max_sessions} sessions, its most; try again later")
+        attached = False
         try:
-            connection.send(Opened(session.name, software_version(), notes))
-            connection.set_timeout(_ATTACH_TIMEOUT_S)
-            while (received := self._next(session, connection)) is not None:
-                ping = expect(received.frame, Ping)
-                connection.send(Pong(ping.number, time.perf_counter()))
-        finally:
+            session, notes = self._open(request)
+            log.info(
+                "session %s from %s: %s, cut %s, %s up, %s down, K = %d",
+                session.name,
+                connection.peer,
+                session.job.model,
+                printable(session.job.cut_name, 200),
+                session.job.compress_up,
+                session.job.compress_down,
+                session.job.stale_it,
+            )
             with self._lock:
-                self._waiting.pop(session.name, None)
+                self._waiting[session.name] = session
+            try:
+                self._control(session, connection, notes)
+            finally:
+                with self._lock:
+                    attached = self._waiting.pop(session.name, None) is None
+        finally:
+            if not attached:  # else its training connection gives the place back
+                self._places.release()
+
+    def _control(self, session: _Session, connection: Connection, notes: tuple[str, ...]) -> None:
+        """The control connection of an open session, until the edge closes it or the session has ended."""
+        connection.send(Opened(session.name, software_version(), notes))
+        connection.set_timeout(_ATTACH_TIMEOUT_S)
+        while (received := self._next(session, connection)) is not None:
+            ping = expect(received.frame, Ping)
+            connection.send(Pong(ping.number, time.perf_counter()))
 
     def _next(self, session: _Session, connection: Connection) -> Received | None:
-        """The next frame of a control connection; None when the edge has closed it, or never attached."""
-        try:
-            return connection.receive()
-        except PeerSilent:
-            with self._lock:
-                if session.name in self._waiting:
-                    raise
-            connection.set_timeout(0)
-            return self._next(session, connection)
-        except ConnectionLost:
-            return None
+        """The next frame of a control connection; None when the edge has closed it, or it serves nothing any more."""
+        while not session.ended:
+            try:
+                return connection.receive()
+            except PeerSilent:
+                with self._lock:
+                    if session.name in self._waiting:
+                        raise
+            except ConnectionLost:
+                break
+        return None
 
     def _open(self, request: Open) -> tuple[_Session, tuple[str, ...]]:
         check_open(request)
@@ -166,8 +196,15 @@ class Server:
         notes = []
         if prepared.weights_digest != job.weights_digest:
             notes.append("the seed gives other first weights on the server (another processor or torch version)")
-        tail = make_tail(prepared, job, device=self._device, objective=recipe.objective)
+        tail = make_tail(
+            prepared, job, device=self._device, objective=recipe.objective, memory_mb=self._codec_memory_mb
+        )
         limits = Limits(body_bytes=largest_body(prepared.graph, job))
+        if limits.body_bytes > MAX_BODY_BYTES:
+            raise JobRefused(
+                f"a step of this job may take {limits.body_bytes} bytes on the wire, this server takes "
+                f"{MAX_BODY_BYTES}; choose a smaller --batch_size, or another cut"
+            )
         station = TimedTail(tail, busy_timer(self._device))
         return _Session(secrets.token_hex(4), job, tail.part, station, limits), tuple(notes)
 
@@ -175,18 +212,22 @@ class Server:
         frame = connection.receive().frame
         if isinstance(frame.message, Open):
             raise ProtocolError(f"this is the training port; {_SWAPPED}")
+        connection.set_deadline(None)
         attach = expect(frame, Attach)
         with self._lock:
             session = self._waiting.pop(attach.session, None)
         if session is None:
             raise JobRefused(f"no session {attach.session!r} waits here; open one on the control port first")
-        connection.send(Attached())
-        connection.set_timeout(IDLE_TIMEOUT_S)
-        connection.set_limits(session.limits)
         try:
+            connection.send(Attached())
+            connection.set_timeout(IDLE_TIMEOUT_S)
+            connection.set_limits(session.limits)
             self._run(session, connection)
         except TandemError as error:
             raise type(error)(f"session {session.name} ended after {session.answered} steps: {error}") from error
+        finally:
+            session.ended = True
+            self._places.release()
         log.info("session %s finished: %d steps", session.name, session.answered)
 
     def _run(self, session: _Session, connection: Connection) -> None:

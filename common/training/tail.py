@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from common.codec import Codec, Encoded
-from common.codec.spec import dtype_name, from_bytes, named_dtype
+from common.codec import Codec, Context, Encoded
+from common.codec.buffers import dtype_name, from_bytes, named_dtype
 from common.errors import ProtocolError
 from common.partition.layout import pack, unpack
 from common.training.exchange import Answer, Outgoing, Upload, announced
@@ -18,6 +18,9 @@ from common.training.randomness import one_at_a_time, step_stream
 from common.training.session import StepOrder
 from common.wire.framing import Frame
 from common.wire.messages import Activations, Gradients, TensorSpec
+
+_Form: TypeAlias = tuple[tuple[int, ...], str]
+"""Shape and name of the dtype of a tensor."""
 
 Objective: TypeAlias = Callable[[Any, Tensor], tuple[Tensor, int]]
 """(outputs, labels) -> (mean loss of the batch, number of right answers)."""
@@ -35,9 +38,10 @@ class Tail:
         codec_up: decodes activations.
         codec_down: encodes gradients.
         objective: loss and number of right answers.
-        example: shape and dtype of each activation of an example batch.
+        example: shape and dtype of each activation of an example batch, in training.
+        evaluation_example: the same in evaluation.
         example_size: samples in that batch.
-        data_dependent: whether sizes of activations depend on the data too, not on the number of samples alone.
+        data_dependent: whether it is up to the data, and not to the number of samples alone, what crosses.
         most_bytes: of all activations of the largest batch, and of what carries them.
         batch_size: the largest batch.
         num_classes: labels must be below.
@@ -54,6 +58,7 @@ class Tail:
         *,
         objective: Objective,
         example: Sequence[tuple[tuple[int, ...], torch.dtype]],
+        evaluation_example: Sequence[tuple[tuple[int, ...], torch.dtype]],
         example_size: int,
         data_dependent: bool = False,
         most_bytes: int,
@@ -64,9 +69,12 @@ class Tail:
     ) -> None:
         self.part = part
         self._updater = updater
-        self._codec_up, self._codec_down = codec_up, codec_down
+        self.codec_up, self.codec_down = codec_up, codec_down
         self._objective = objective
-        self._example = [(shape, dtype_name(dtype)) for shape, dtype in example]
+        examples = {True: example, False: evaluation_example}
+        self._examples = {
+            training: [(shape, dtype_name(dtype)) for shape, dtype in each] for training, each in examples.items()
+        }
         self._example_size = example_size
         self._data_dependent = data_dependent
         self._most_bytes = most_bytes
@@ -88,22 +96,24 @@ class Tail:
         self._order.activations(message)
         count = self._check(message, len(frame.buffers))
         crossing = len(message.payload.tensors)
-        storages = self._codec_up.decode(Encoded(message.payload, frame.buffers[:crossing]))
-        # On the device before it is taken apart: moved one by one, tensors would no longer share their memory.
-        tensors = unpack([each.to(self._device) for each in storages], message.views)
-        sent_labels, ids, *state = frame.buffers[crossing:]
+        sent_labels, sent_ids, *state = frame.buffers[crossing:]
         labels = _whole_numbers(message.labels, sent_labels, count, "labels")
         if not 0 <= int(labels.min()) <= int(labels.max()) < self._num_classes:
             raise ProtocolError(
                 f"labels from {int(labels.min())} to {int(labels.max())} came; the job has {self._num_classes} classes"
             )
+        ids = _whole_numbers(message.ids, sent_ids, count, "ids")
+        at = Context(message.step, message.training, ids, message.views)
+        storages = self.codec_up.decode(Encoded(message.payload, frame.buffers[:crossing]), at)
+        # On the device before it is taken apart: moved one by one, tensors would no longer share their memory.
+        tensors = unpack([each.to(self._device) for each in storages], message.views)
         return Upload(
             message.step,
             message.epoch,
             message.training,
             tensors,
             labels,
-            _whole_numbers(message.ids, ids, count, "ids"),
+            ids,
             message.gradients_wanted,
             from_bytes(state[0], torch.uint8, (len(state[0]),)) if state else None,
         )
@@ -139,7 +149,7 @@ class Tail:
     def encode(self, answer: Answer) -> Outgoing:
         """The message of an answer."""
         storages, views = pack(answer.gradients)
-        encoded = self._codec_down.encode(storages, answer.step)
+        encoded = self.codec_down.encode(storages, Context(answer.step, answer.training, views=views))
         message = Gradients(
             answer.step,
             answer.training,
@@ -158,14 +168,8 @@ class Tail:
         if not 0 < count <= self._batch_size:
             raise ProtocolError(f"labels of shape {message.labels.shape}; batches have 1 to {self._batch_size} samples")
         came = announced(message.payload, message.views)
-        if len(came) != len(self._example):
-            raise ProtocolError(f"{len(came)} activations came; {len(self._example)} cross at this cut")
-        for i, ((shape, dtype), (its_shape, its_dtype)) in enumerate(zip(came, self._example, strict=True)):
-            if dtype != its_dtype or not self._fits(shape, its_shape, count):
-                raise ProtocolError(
-                    f"activation {i} came as {dtype} of shape {shape} for {count} samples; at this cut they have "
-                    f"{its_dtype} of shape {its_shape} for {self._example_size}"
-                )
+        if not self._data_dependent:
+            self._compare(came, self._examples[message.training], count)
         sent = [(spec.shape, spec.dtype) for spec in message.payload.tensors]
         for each in (sent, came):
             nbytes = sum(prod(max(n, 0) for n in shape) * named_dtype(dtype).itemsize for shape, dtype in each)
@@ -180,10 +184,20 @@ class Tail:
             raise ProtocolError(f"activations of {len(sent)} tensors came with {buffers} buffers")
         return count
 
+    def _compare(self, came: Sequence[_Form], example: Sequence[_Form], count: int) -> None:
+        if len(came) != len(example):
+            raise ProtocolError(f"{len(came)} activations came; {len(example)} cross at this cut")
+        for i, ((shape, dtype), (its_shape, its_dtype)) in enumerate(zip(came, example, strict=True)):
+            if dtype != its_dtype or not self._fits(shape, its_shape, count):
+                raise ProtocolError(
+                    f"activation {i} came as {dtype} of shape {shape} for {count} samples; at this cut they have "
+                    f"{its_dtype} of shape {its_shape} for {self._example_size}"
+                )
+
     def _fits(self, shape: tuple[int, ...], example: tuple[int, ...], count: int) -> bool:
         """Whether each dimension is the example's, or grows with the samples (windows of an image, say)."""
-        if len(shape) != len(example) or self._data_dependent:
-            return len(shape) == len(example)
+        if len(shape) != len(example):
+            return False
         return all(n == d or n * self._example_size == d * count for n, d in zip(shape, example, strict=True))
 
 

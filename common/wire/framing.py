@@ -24,6 +24,7 @@ VERSION = 1
 ALIGNMENT = 64
 """Each buffer starts at a multiple of this in the body, as torch aligns its own memory."""
 
+_TLS = b"\x16\x03"  # how a TLS handshake begins
 _CHECKSUM = 0b1
 _PREFIX = struct.Struct("<4sBBHIIQQ")
 _PAD = bytes(ALIGNMENT)
@@ -161,6 +162,11 @@ class FrameReader:
     def _read_prefix(self) -> None:
         prefix = bytes(self._target)
         magic, version, flags, reserved, header_bytes, check, body_bytes, digest = _PREFIX.unpack(prefix)
+        if magic[:2] == _TLS:
+            raise ProtocolError(
+                "the peer speaks TLS, and this side was started without it: give both sides --security FOLDER; on a "
+                "network that you trust, --insecure"
+            )
         if magic != MAGIC:
             raise ProtocolError(
                 f"the peer does not speak Tandem's protocol (its first bytes are {prefix[:8]!r}); "

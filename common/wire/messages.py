@@ -71,6 +71,27 @@ class Job(Struct, frozen=True):
     dropout: float
     compress_up: str
     compress_down: str
+    samples: int = 0
+    """Training samples, as far as told: for codecs that remember something of each."""
+
+
+class Challenge(Struct, frozen=True, tag="challenge"):
+    """Cloud -> edge, first on a connection under TLS: asks for a proof that the edge knows the token."""
+
+    nonce: bytes
+
+
+class Proof(Struct, frozen=True, tag="proof"):
+    """Edge -> cloud: answers `Challenge`."""
+
+    nonce: bytes
+    proof: bytes
+
+
+class Welcome(Struct, frozen=True, tag="welcome"):
+    """Cloud -> edge: the proof is right, and here is the cloud's own; what follows is as without TLS."""
+
+    proof: bytes
 
 
 class Open(Struct, frozen=True, tag="open"):
@@ -175,10 +196,23 @@ class Error(Struct, frozen=True, tag="error"):
     """Either way, last on its connection: why the sender gives up."""
 
     code: str
-    """``refused`` (the job), ``protocol`` (the peer's bytes), ``failed`` (the sender's own fault)."""
+    """``denied`` (the connection), ``refused`` (the job), ``protocol`` (the peer's bytes), ``failed`` (the sender)."""
     text: str
 
 
 Message: TypeAlias = (
-    Open | Opened | Ping | Pong | Attach | Attached | Activations | Gradients | Finish | Finished | Error
+    Challenge
+    | Proof
+    | Welcome
+    | Open
+    | Opened
+    | Ping
+    | Pong
+    | Attach
+    | Attached
+    | Activations
+    | Gradients
+    | Finish
+    | Finished
+    | Error
 )

@@ -1,12 +1,12 @@
-"""Frames over a TCP socket: scatter-gather out, straight into the final buffer in.
+"""Frames over a TCP socket, as it is or under TLS.
 
 Sockets block in the kernel and are bounded there (``SO_RCVTIMEO``, ``SO_SNDTIMEO``, keepalive), so a thread
-that waits costs nothing, and a bound counts only time in which no byte moved.
+that waits costs nothing, and a bound counts only time in which no byte moved. A deadline counts all time.
 """
 
 import errno
 import socket
-import struct
+import ssl
 import sys
 import time
 from collections.abc import Sequence
@@ -15,8 +15,12 @@ from types import TracebackType
 from typing import TypeVar
 
 from common.errors import ConnectionLost, PeerError, PeerSilent, ProtocolError
+from common.naming import printable
 from common.wire.framing import Buffer, Frame, FrameReader, Limits, frame_bytes, pack
 from common.wire.messages import Error, Message, Struct
+from common.wire.reasons import alert_reason
+from common.wire.stream import Overdue, Plain, Stream
+from common.wire.tls import NotTls, Tls
 
 M = TypeVar("M", bound=Struct)
 
@@ -25,7 +29,6 @@ IDLE_TIMEOUT_S = 300.0
 HANDSHAKE_TIMEOUT_S = 15.0
 _FAREWELL_S = 1.0  # how long a refused peer may take to hear why
 _CHUNK_BYTES = 1 << 18  # received at a time: in cache when its checksum is taken
-_MAX_TEXT = 2000  # characters of a peer's error that are shown
 _MAX_PARTS = 512  # of one sendmsg; the kernel's own limit (IOV_MAX) is 1024
 
 
@@ -47,7 +50,10 @@ class Connection:
 
     def __init__(self, sock: socket.socket, *, limits: Limits | None = None) -> None:
         self._socket = sock
+        self._plain = Plain(sock)
+        self._stream: Stream = self._plain
         self._reader = FrameReader(limits)
+        self._deadline_s = 0.0
         try:
             self.peer = "{}:{}".format(*sock.getpeername()[:2])
             sock.settimeout(None)
@@ -58,13 +64,38 @@ class Connection:
             sock.close()
             raise
 
+    def use_tls(self, context: ssl.SSLContext, *, hostname: str | None = None) -> bytes | None:
+        """Go on under TLS, before anything else is sent; returns the peer's certificate (DER), if it showed one.
+
+        Args:
+            context: certificates, and what is asked of the peer's.
+            hostname: on the client's side, what the server is called here.
+
+        Raises:
+            NotTls: the peer speaks something else; the connection is still as it was, and can carry a refusal.
+            ssl.SSLError: a certificate or a protocol version will not do; the peer has been told by an alert.
+            ConnectionLost: the peer closed or died, was silent, or took too long.
+        """
+        tls = Tls(self._plain, context, hostname=hostname)
+        try:
+            tls.handshake()
+        except (NotTls, ssl.SSLError):
+            raise
+        except OSError as error:
+            # In the midst of a handshake there is no way to tell the peer: a silent one is lost as well.
+            raise ConnectionLost(str(self._lost(error, "sent nothing"))) from None
+        self._stream = tls
+        self._reader = FrameReader(self._reader.limits, checksum=False)  # a peer may leave to TLS what TLS does
+        return tls.peer_certificate
+
     def set_timeout(self, seconds: float) -> None:
         """How long `send` and `receive` wait without one byte moving; 0 for ever (keepalive still watches)."""
-        self._timeout_s = seconds
-        whole = int(seconds)
-        interval = struct.pack("ll", whole, int((seconds - whole) * 1e6))
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            self._socket.setsockopt(socket.SOL_SOCKET, option, interval)
+        self._plain.set_timeout(seconds)
+
+    def set_deadline(self, seconds: float | None) -> None:
+        """When all sending and receiving from now on must have ended, however many bytes move; None lifts it."""
+        self._deadline_s = seconds or 0.0
+        self._plain.set_deadline(seconds)
 
     def set_limits(self, limits: Limits) -> None:
         """From now on, what a received frame may measure."""
@@ -108,6 +139,7 @@ class Connection:
         the connection, and the error would be lost with it.
         """
         try:
+            self.set_deadline(None)
             self.set_timeout(_FAREWELL_S)
             self.send(error)
             self._socket.shutdown(socket.SHUT_WR)
@@ -141,20 +173,23 @@ class Connection:
     def _receive_some(self, target: memoryview) -> int:
         try:
             # The reader never asks beyond the frame at hand, so waiting for all of it is safe.
-            return self._socket.recv_into(target, 0, socket.MSG_WAITALL)
+            return self._stream.receive_into(target)
         except OSError as error:
-            raise self._lost(error, "sent nothing") from None
+            raise self._lost(error, "sent nothing") from error
 
     def _send_some(self, parts: list[Buffer]) -> int:
         try:
-            return self._socket.sendmsg(parts)
+            return self._stream.send(parts)
         except OSError as error:
-            raise self._lost(error, "took nothing") from None
+            raise self._lost(error, "took nothing") from error
 
     def _lost(self, error: OSError, inaction: str) -> ConnectionLost:
+        if isinstance(error, Overdue):
+            return PeerSilent(f"{self.peer} was not through with its handshake after {self._deadline_s:g} s")
         if isinstance(error, BlockingIOError):
-            return PeerSilent(f"{self.peer} {inaction} for {self._timeout_s:g} s")
-        return ConnectionLost(f"the connection to {self.peer} broke: {error.strerror or error}")
+            return PeerSilent(f"{self.peer} {inaction} for {self._plain.timeout_s:g} s")
+        reason = alert_reason(error) if isinstance(error, ssl.SSLError) else error.strerror or error
+        return ConnectionLost(f"the connection to {self.peer} broke: {reason}")
 
     def _closed(self) -> ConnectionLost:
         place = "" if self._reader.at_boundary else " in the middle of a frame"
@@ -201,10 +236,12 @@ def _behind(parts: list[Buffer], nbytes: int) -> list[Buffer]:
 
 
 def _verdict(error: Error) -> str:
-    verbs = {"refused": "refused the job", "protocol": "could not read what this side sent"}
-    # The text is the peer's: no control characters of its making reach this side's terminal.
-    text = "".join(each if each.isprintable() else " " for each in error.text[:_MAX_TEXT])
-    return f"{verbs.get(error.code, 'failed')}: {text}"
+    verbs = {
+        "denied": "refused the connection",
+        "refused": "refused the job",
+        "protocol": "could not read what this side sent",
+    }
+    return f"{verbs.get(error.code, 'failed')}: {printable(error.text)}"
 
 
 def _keep_alive(sock: socket.socket) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from common.partition.graph import Graph
 from common.partition.layout import pack, unpack
 
 Leaf = Tensor | int | float | bool | str | None
@@ -68,24 +69,43 @@ def _difference(expected: Leaf, found: Leaf) -> float:
     return worst if worst == worst else float("inf")  # NaN where one of them has it  # noqa: PLR0124
 
 
-def across(parts: Sequence[nn.Module], groups: Sequence[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """The outputs of a chain of parts, with a wire before each part but the first.
+def across(
+    parts: Sequence[nn.Module], graph: Graph, cuts: Sequence[int], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Any:
+    """The outputs of a chain of parts in evaluation, with a wire before each part but the first.
 
     Args:
         parts: one or more.
-        groups: of each wire, which tensors have memory in common.
+        graph: what they are parts of.
+        cuts: of each wire, the index of its point.
         args: of the first part.
         kwargs: of the first part.
     """
     values = parts[0](*args, **kwargs)
-    for part, group in zip(parts[1:], groups, strict=True):
-        values = part(*wired(values, group))
+    for part, cut in zip(parts[1:], cuts, strict=True):
+        values = part(*wired(values, groups(graph, cut, values, training=False)))
     return values
 
 
-def wired(values: Sequence[Tensor], groups: Any) -> tuple[Tensor, ...]:
+def as_traced(graph: Graph, cut: int, values: Sequence[Tensor], *, training: bool) -> bool:
+    """Whether what the graph tells of the tensors that cross is true of these.
+
+    Where a recorded model takes another way than in its recording, as a detector does that finds other boxes, all that
+    may still be needed crosses. Those are never as many tensors as the graph tells.
+    """
+    return graph.front_end != "recorder" or len(values) == len(graph.crossing(cut, training=training))
+
+
+def groups(graph: Graph, cut: int, values: Sequence[Tensor], *, training: bool) -> Any:
+    """Which of the tensors that cross may have memory in common."""
+    if as_traced(graph, cut, values, training=training):
+        return graph.groups(cut, training=training)
+    return (tuple(range(len(values))),)
+
+
+def wired(values: Sequence[Tensor], sharing: Any) -> tuple[Tensor, ...]:
     """As values arrive: copies of their storages, and no history of gradients."""
-    storages, views = pack(values, groups)
+    storages, views = pack(values, sharing)
     return unpack([each.detach().clone() for each in storages], views)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from common.partition.graph import Graph
 from common.partition.points import CutPoint
-from tests.zoo.crossing import Leaf, difference, give_own, kept, leaves, received, seed, wired
+from tests.zoo.crossing import Leaf, as_traced, difference, give_own, groups, kept, leaves, received, seed, wired
 from tests.zoo.entry import Inputs
 from tests.zoo.evaluation import named, spread
 
@@ -124,8 +124,10 @@ def _split(graph: Graph, point: CutPoint, batch: Callable[[], Inputs]) -> tuple[
     args, kwargs = batch()
     objects = give_own([head, tail], kwargs)
     sent = head(*args, **kwargs)
-    wanted = graph.gradients_wanted(point.index)
-    arrived = wired(sent, graph.groups(point.index, training=True))
+    wanted: Sequence[bool] = graph.gradients_wanted(point.index)
+    if not as_traced(graph, point.index, sent, training=True):
+        wanted = [each.requires_grad for each in sent]
+    arrived = wired(sent, groups(graph, point.index, sent, training=True))
     leaves_there = [each.detach().requires_grad_(want) for each, want in zip(arrived, wanted, strict=True)]
     outputs = leaves(tail(*map(received, leaves_there)), objects)
     loss = _loss(outputs)
