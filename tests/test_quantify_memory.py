@@ -1,6 +1,8 @@
 """quantify.memory: what a command holds is what is measured, and its failure is told."""
 
 import csv
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 
 from common.errors import UsageError
 from quantify.memory import measure
+from quantify.memory_table import COLUMNS
 
 HOLD_64_MIB = "import time; block = bytearray(64 << 20); time.sleep(0.4)"
 ROOT = Path(__file__).parent.parent
@@ -46,4 +49,36 @@ def test_the_program_writes_its_table_and_passes_failure_on(tmp_path: Path) -> N
     with table.open() as file:
         rows = list(csv.DictReader(file))
     assert rows
-    assert set(rows[0]) == {"time_s", "resident_bytes", "processes"}
+    assert list(rows[0]) == list(COLUMNS)
+    assert COLUMNS[:3] == ("time_s", "resident_bytes", "processes")  # as ever; newer columns come behind
+    assert all(int(row["host_used_bytes"]) > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_a_peak_between_two_samples_is_told(tmp_path: Path) -> None:
+    summary = tmp_path / "memory.json"
+    hold = "block = bytearray(256 << 20); del block; import time; time.sleep(0.2)"
+    flags = ["--interval_ms", "5000", "--out", str(tmp_path / "memory.csv"), "--json", str(summary)]
+    command = [sys.executable, "-m", "quantify.memory", *flags, "--", sys.executable, "-c", hold]
+    subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    peaks = json.loads(summary.read_text())
+    assert peaks["peak_process_bytes"] > 256 << 20
+    assert peaks["peak_resident_bytes"] < 128 << 20
+
+
+@pytest.mark.slow
+def test_a_running_process_and_the_machine_are_measured_for_a_while(tmp_path: Path) -> None:
+    table, figure = tmp_path / "memory.csv", tmp_path / "memory.pdf"
+    for which in (["--pid", str(os.getpid()), "--plot", str(figure)], []):
+        flags = [*which, "--duration_s", "0.2", "--out", str(table)]
+        done = subprocess.run(
+            [sys.executable, "-m", "quantify.memory", *flags],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        assert "machine: " in done.stdout
+        assert ("resident in" in done.stdout) == bool(which)
+    assert figure.read_bytes().startswith(b"%PDF")

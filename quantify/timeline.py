@@ -1,0 +1,54 @@
+"""How both figures draw: colours that the colour-blind tell apart, events over time, saving."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from common.metering.report import Event
+
+# Okabe and Ito; with the dashes, lines differ in black and white as well
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
+_MOST_NAMES = 12
+
+
+def plain(axis: Axes, grid: Literal["x", "y"] = "y") -> None:
+    """Light grid behind the data, no box."""
+    axis.grid(axis=grid, color="#dddddd")
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def draw_events(axis: Axes, events: Sequence[Event], span_s: float) -> None:
+    """A line for each event; names above the axis where there is room for them."""
+    named_s = -1.0
+    for event in events:
+        axis.axvline(event.time_s, color="#555555", linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
+        if event.time_s - named_s > span_s / _MOST_NAMES or named_s < 0:
+            named_s = event.time_s
+            axis.annotate(
+                event.name if len(event.name) <= 18 else f"{event.name[:17]}…",
+                (event.time_s, 1.0),
+                xycoords=("data", "axes fraction"),
+                xytext=(1, 3),
+                textcoords="offset points",
+                fontsize=8,
+                color="#333333",
+                rotation=30,
+                rotation_mode="anchor",
+            )
+
+
+def save(figure: Figure, path: Path, title: str) -> None:
+    """Save with its title; the suffix of ``path`` says in which format."""
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
