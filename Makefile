@@ -9,7 +9,7 @@ help:
 	@echo "make demo       train one model on two sides of an emulated link, serially and pipelined (2-3 minutes)"
 	@echo "make test       format, lint, types, and all tests (about 4 minutes)"
 	@echo "make test-fast  the fast tests only (under a minute)"
-	@echo "make test-zoo   cut 171 public models everywhere and compare (an hour); needs timm, ultralytics, transformers"
+	@echo "make test-zoo   cut 171 public models everywhere and compare (two hours); needs timm, ultralytics, transformers"
 	@echo "make bench      the overlap and transport benchmarks (about 4 minutes)"
 	@echo "make env        make or renew .venv; PIP_FLAGS and PYTHON are passed on"
 	@echo "make format     format the code"

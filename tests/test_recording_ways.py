@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from common.errors import PartitionError
 from common.partition.liveness import positions
 from common.partition.recording import Recording, record, recorded_parts
 from common.partition.recording.journey import packed
 from tests.test_recording_unsplit import Experts, Many, assert_same, one_run, randomised
+from tests.zoo.crossing import received, wired
 
 
 def cut_behind(model: nn.Module, steps: Sequence[str], *args: Any, training: bool = False) -> list[nn.Module]:
@@ -214,3 +216,32 @@ def test_a_view_that_only_served_to_write_does_not_cross() -> None:
     head, tail = cut_behind(model, ["setitem"], x)
     assert len(head(x)) == 2
     assert torch.equal(tail(*head(x)), model(x))
+
+
+class Written(nn.Module):
+    """Writes to a view of what it returns, in as many rounds as it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor, rounds: int) -> Any:
+        whole = self.first(x)
+        for _ in range(rounds):
+            whole = whole + 1
+        top = whole[:, :2]
+        top *= 2
+        return whole
+
+
+def test_a_write_that_gradients_would_not_know_of_is_refused() -> None:
+    model, x = Written(), torch.rand(2, 3)
+    head, tail = cut_behind(model, ["getitem"], x, 2, training=True)
+    assert_same(one_run(model, [model], (x, 1), {}, True), one_run(model, [head, tail], (x, 1), {}, True))
+    crossed = head(x, 1)
+    arrived = wired(crossed, [range(len(crossed))])
+    values = [received(b.requires_grad_(a.requires_grad)) for a, b in zip(crossed, arrived, strict=True)]
+    with pytest.raises(PartitionError, match="writes to a tensor that shares memory with another that crossed"):
+        tail(*values)
+    with torch.no_grad():
+        assert torch.equal(tail(*wired(crossed, [range(len(crossed))])), model(x, 1))

@@ -35,16 +35,15 @@ def test_it_is_the_same_training(images: str, tmp_path: Path, caplog: pytest.Log
             run = train_with_server(plan_job(options), options, edge if security else None)
             digests.append(run.summary["parameters_digest"])
             folders.append(run.folder)
-            if security is not None:
-                for plan in (plan_job(options),):
-                    with pytest.raises(PeerError, match="this server takes TLS only"):
-                        train_with_server(plan, options)
-                    (tmp_path / "security" / "edge" / "token").write_text("y" * 43)
-                    with pytest.raises(PeerError, match="did not take the token"):
-                        train_with_server(plan, options, client_side(tmp_path / "security" / "edge"))
-            else:
+            if security is None:
                 with pytest.raises(SecurityError, match="speaks plain Tandem, this side TLS only"):
                     train_with_server(plan_job(options), options, edge)
+                continue
+            with pytest.raises(PeerError, match="this server takes TLS only"):
+                train_with_server(plan_job(options), options)
+            (tmp_path / "security" / "edge" / "token").write_text("y" * 43)
+            with pytest.raises(PeerError, match="did not take the token"):
+                train_with_server(plan_job(options), options, client_side(tmp_path / "security" / "edge"))
     assert digests[0] == digests[1]
     secret = (tmp_path / "security" / "token").read_text().strip()
     written = [path.read_bytes() for folder in (*folders, tmp_path / "server") for path in folder.rglob("*.json*")]

@@ -26,7 +26,9 @@ class Body:
 
     graph: fx.Graph
     forward: Callable[..., tuple[Any, ...]]
-    """Of the graph: takes the part and the live values, returns the values that are alive behind it."""
+    """Of the graph: takes the part, what it has under `targets`, and the live values; returns what is alive behind."""
+    targets: tuple[str, ...]
+    """Layers and weights that the graph uses, by name."""
     inlet: InputForm | tuple[Template, ...]
     """The model's inputs; or how live values are made of what crosses."""
     outlet: TreeSpec | tuple[Template, ...]
@@ -59,6 +61,8 @@ class Part(nn.Module):
     def __init__(self, bodies: Mapping[bool, Body]) -> None:
         super().__init__()
         self._bodies = dict(bodies)
+        self._places: dict[bool, list[tuple[dict[str, Any], str]]] = {}
+        """By mode, where the targets are: looked up by their whole names in each pass, they would cost a percent."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What is alive behind the part, or the model's outputs.
@@ -73,7 +77,10 @@ class Part(nn.Module):
             values: Sequence[Any] = body.inlet.leaves(args, kwargs)
         else:
             values = args if body.plain_inlet == len(args) else _restored(body.inlet, args)
-        results = body.forward(self, *values)
+        places = self._places.get(self.training)
+        if places is None:
+            places = self._places[self.training] = [_place_of(self, target) for target in body.targets]
+        results = body.forward(self, *[names[name] for names, name in places], *values)
         if isinstance(body.outlet, TreeSpec):
             return tree_unflatten(results, body.outlet)
         if body.plain_outlet:
@@ -87,7 +94,7 @@ class Part(nn.Module):
                 continue
             device = fn(torch.empty(0, device=body.device)).device
             if device != body.device:
-                self._bodies[training] = _moved(body, self, device)
+                self._bodies[training] = _moved(body, device)
         return self
 
 
@@ -109,9 +116,8 @@ def fx_parts(
         part = Part({training: each[number] for training, each in bodies.items()})
         for training in cuts:
             own = traces[training].captured.module
-            for node in part._bodies[training].graph.nodes:
-                if node.op in ("get_attr", "call_module"):
-                    _adopt(part, str(node.target), model, own, saved)
+            for target in part._bodies[training].targets:
+                _adopt(part, target, model, own, saved)
         parts.append(part)
     used = set[str]().union(*(state_of(part) for part in parts))
     for name in state_of(model).keys() - used:
@@ -144,7 +150,7 @@ def _bodies(trace: FxTrace, cuts: Sequence[Position], form: InputForm) -> list[B
         first, last = number == 0, number == len(cuts)
         arriving = () if first else cuts[number - 1].live
         leaving = () if last else cuts[number].live
-        graph = _cut_out(
+        graph, targets = _cut_out(
             nodes,
             [trace.nodes[i] for i in arriving],
             trace.nodes[-1].args[0] if last else tuple(trace.nodes[i] for i in leaving),
@@ -152,7 +158,8 @@ def _bodies(trace: FxTrace, cuts: Sequence[Position], form: InputForm) -> list[B
         bodies.append(
             Body(
                 graph,
-                _compiled(trace.captured.module, graph),
+                _compiled(graph),
+                targets,
                 form if first else _templates(trace, arriving),
                 trace.captured.output_spec if last else _templates(trace, leaving),
                 next(_devices(graph), None),
@@ -165,20 +172,38 @@ def _templates(trace: FxTrace, live: Sequence[int]) -> tuple[Template, ...]:
     return tuple(template for i in live if (template := trace.templates[i]) is not None)
 
 
-def _cut_out(nodes: Sequence[fx.Node], arriving: Sequence[fx.Node], leaving: Any) -> fx.Graph:
+def _cut_out(nodes: Sequence[fx.Node], arriving: Sequence[fx.Node], leaving: Any) -> tuple[fx.Graph, tuple[str, ...]]:
+    """A graph of some nodes; the layers and weights that they use are its first inputs, and named beside it."""
     graph = fx.Graph()
+    named = [str(node.target) for node in nodes if node.op in ("get_attr", "call_module")]
+    held = {target: graph.placeholder(f"own_{i}") for i, target in enumerate(dict.fromkeys(named))}
     copies = {node: graph.placeholder(node.name) for node in arriving}
     for node in nodes:
-        if node.op != "output":
+        if node.op == "get_attr":
+            copies[node] = held[str(node.target)]
+        elif node.op == "call_module":
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), copies.__getitem__)
+            copies[node] = graph.call_method("__call__", (held[str(node.target)], *args), kwargs)
+        elif node.op != "output":
             copies[node] = graph.node_copy(node, copies.__getitem__)
     graph.output(fx.node.map_arg(leaving, copies.__getitem__))
-    return graph
+    return graph, tuple(held)
 
 
-def _compiled(root: nn.Module, graph: fx.Graph) -> Callable[..., tuple[Any, ...]]:
-    forward: Callable[..., tuple[Any, ...]] = type(fx.GraphModule(root, graph)).forward
-    graph.owning_module = None  # it would hold the weights, those of before `to` too
+def _compiled(graph: fx.Graph) -> Callable[..., tuple[Any, ...]]:
+    forward: Callable[..., tuple[Any, ...]] = type(fx.GraphModule(nn.Module(), graph)).forward
+    graph.owning_module = None
     return forward
+
+
+def _place_of(part: nn.Module, target: str) -> tuple[dict[str, Any], str]:
+    """The register of a module that holds a layer or a weight, and its name there."""
+    path, _, name = target.rpartition(".")
+    owner = part.get_submodule(path)
+    for register in (owner._modules, owner._parameters, owner._buffers):
+        if name in register:
+            return register, name
+    return vars(owner), name
 
 
 def _restored(templates: Sequence[Template], leaves: Sequence[Any]) -> Sequence[Any]:
@@ -229,14 +254,15 @@ def _devices(graph: fx.Graph) -> Iterator[torch.device]:
                 yield each
 
 
-def _moved(body: Body, part: nn.Module, device: torch.device) -> Body:
+def _moved(body: Body, device: torch.device) -> Body:
     """The body with its tensors made on another device."""
 
     def there(value: Any) -> Any:
         return device if isinstance(value, torch.device) else value
 
-    graph = _cut_out(list(body.graph.nodes), (), body.graph.output_node().args[0])
+    graph = fx.Graph()
+    graph.output(graph.graph_copy(body.graph, {}))
     for node in graph.nodes:
         node.args = tuple(map(there, node.args))
         node.kwargs = {name: there(value) for name, value in node.kwargs.items()}
-    return replace(body, graph=graph, forward=_compiled(part, graph), device=device)
+    return replace(body, graph=graph, forward=_compiled(graph), device=device)

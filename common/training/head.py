@@ -49,6 +49,7 @@ class Head:
         gradients_wanted: for each activation, whether its gradient is of use.
         groups: indices of activations that have memory in common in training, for each such memory.
         evaluation_groups: the same in evaluation.
+        evaluation_count: number of activations in evaluation.
         stale_it: staleness bound K. At 0 the graph of the forward pass is kept; above, the backward pass computes
             the activations again from the stored input under the current weights (feature replay).
         seed: of the run; dropout masks of step t are a function of (seed, t).
@@ -67,6 +68,7 @@ class Head:
         gradients_wanted: Sequence[bool],
         groups: Sequence[Sequence[int]] = (),
         evaluation_groups: Sequence[Sequence[int]] = (),
+        evaluation_count: int | None = None,
         stale_it: int,
         seed: int,
         taylor: bool = False,
@@ -77,6 +79,10 @@ class Head:
         self.codec_up, self.codec_down = codec_up, codec_down
         self._gradients_wanted = tuple(gradients_wanted)
         self._groups = {True: groups, False: evaluation_groups}
+        self._counts = {
+            True: len(gradients_wanted),
+            False: len(gradients_wanted) if evaluation_count is None else evaluation_count,
+        }
         self._stale_it = stale_it
         self._seed = seed
         self._taylor = (taylor or codec_up.spec.taylor) and not codec_up.is_exact
@@ -117,7 +123,7 @@ class Head:
 
     def encode(self, upload: Upload) -> Outgoing:
         """The message of an upload."""
-        storages, views = pack(upload.tensors, self._groups[upload.training])
+        storages, views = pack(upload.tensors, self._sharing(upload))
         at = Context(upload.step, upload.training, upload.ids, views)
         if upload.training and self._taylor:
             encoded, decoded = self.codec_up.encode_and_decode(storages, at)
@@ -197,6 +203,11 @@ class Head:
         with step_stream(self._seed, step, self._device) as stream:
             outputs: tuple[Tensor, ...] = self.part(*inputs)
         return outputs, stream.drawn
+
+    def _sharing(self, upload: Upload) -> Sequence[Sequence[int]]:
+        """Which activations have memory in common; where others cross than were recorded, any may."""
+        count = len(upload.tensors)
+        return self._groups[upload.training] if count == self._counts[upload.training] else (tuple(range(count)),)
 
     def _wanted(self, outputs: tuple[Tensor, ...]) -> tuple[bool, ...]:
         """For each activation, whether its gradient is of use.

@@ -76,6 +76,7 @@ def make_head(prepared: Prepared, job: Job, *, device: str, taylor: bool, memory
         gradients_wanted=graph.gradients_wanted(job.cut),
         groups=graph.groups(job.cut, training=True),
         evaluation_groups=graph.groups(job.cut, training=False),
+        evaluation_count=len(graph.crossing(job.cut, training=False)),
         stale_it=job.stale_it,
         seed=job.seed,
         taylor=taylor,

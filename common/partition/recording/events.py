@@ -45,8 +45,13 @@ class Event:
         if not plain:
             self.crosses = False
             return
-        memory = Memory(storage_of(tensor), int(tensor.storage_offset()), tensor.stride())
-        self.leaves.append(Leaf(tuple(tensor.shape), tensor.dtype, memory, tensor.requires_grad))
+        self.leaves.append(leaf_of(tensor))
+
+
+def leaf_of(tensor: Tensor) -> Leaf:
+    """A strided tensor as it would cross."""
+    memory = Memory(storage_of(tensor), int(tensor.storage_offset()), tensor.stride())
+    return Leaf(tuple(tensor.shape), tensor.dtype, memory, tensor.requires_grad)
 
 
 def steps_of(events: Sequence[Event]) -> list[Step]:

@@ -1,6 +1,7 @@
 """The mode that records: it lets every torch call happen, and notes what depends on what."""
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import compress
 from typing import Any
 
 import torch
@@ -36,6 +37,8 @@ class Recorder(SeamlessMode):
         self._own_slots = dict(tensor_slots(list(self._locals.values()), set()))
         self._number: dict[int, int] = {}
         self._owner: dict[int, int] = {}
+        self._used: set[tuple[int, int]] = set()
+        """Events, and the numbers of their tensors, that were taken by later ones."""
         self._writer: dict[int, int] = {}
         self._requires_grad: dict[int, bool] = {}
         self._sharing: dict[int, list[Tensor]] = {}
@@ -76,7 +79,15 @@ class Recorder(SeamlessMode):
             self._admit(tensor, "the output")
             self._take(event, tensor)
         self.events.append(event)
+        self._drop_unused()
         self._bind_updates()
+
+    def _drop_unused(self) -> None:
+        """Of what an event wrote to let only that cross which is used behind it: views, as a rule, are gone by then."""
+        for i, event in enumerate(self.events):
+            used = [(i, number) in self._used for number in event.numbers]
+            if any(used) and len(event.leaves) == len(used):
+                event.numbers, event.leaves = list(compress(event.numbers, used)), list(compress(event.leaves, used))
 
     def _bind_updates(self) -> None:
         """Forbid cuts behind which a cache is updated that is asked for its size before: the head has an old one."""
@@ -152,6 +163,7 @@ class Recorder(SeamlessMode):
     def _take(self, event: Event, tensor: Tensor) -> None:
         if id(tensor) in self._number and not self._outside.is_state(tensor):
             event.takes.add(self._owner[id(tensor)])
+            self._used.add((self._owner[id(tensor)], self._number[id(tensor)]))
             return
         if self._outside.is_state(tensor):
             event.state.add(self._outside.name(tensor, event.modules))

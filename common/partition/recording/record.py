@@ -22,6 +22,7 @@ from common.partition.steps import Leaf, Step
 
 _PACKED = 32
 
+
 class Recording:
     """A recorded run of a model in one mode. Satisfies `common.partition.steps.Trace`."""
 

@@ -1,6 +1,7 @@
 """The mode that a part runs in: calls before its first cut are left out, and its last cut ends the run."""
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -8,13 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import PartitionError
+from common.partition.liveness import overlap
 from common.partition.recording.calls import CALLS, Call, call_of, folded
+from common.partition.recording.events import leaf_of
 from common.partition.recording.ghosts import Ghost, ghost_of, ghostly, refuse
 from common.partition.recording.hosts import Host
 from common.partition.recording.leaving import Leaving
 from common.partition.recording.nested import tensors_in
 from common.partition.recording.notes import Notes
 from common.partition.recording.outcomes import Here, Outcome
+from common.partition.recording.outside import storage_of
 from common.partition.recording.program import Given, Program
 from common.partition.recording.seams import SeamlessMode
 from common.partition.recording.variant import Variant
@@ -45,6 +49,8 @@ class Replay(SeamlessMode):
         self._elided = 0
         self._numbers = 0
         self._received: set[int] = set()
+        self._shared: list[Tensor] = []
+        """Of what was received, that which shares memory."""
         self._stale: dict[int, Tensor] = {}
         self._leaving: Leaving | None = None
         self._passed = False
@@ -58,6 +64,8 @@ class Replay(SeamlessMode):
         self._results, self._codes, self._elided = program.results, program.codes, len(program.codes)
         self._given = given
         self._received = set(map(id, tensors))
+        storages = Counter(map(storage_of, tensors))
+        self._shared = [each for each in tensors if storages[storage_of(each)] > 1]
 
     def stop(self, leaving: Leaving, inputs: Outcome) -> None:
         """Run no further than to a cut."""
@@ -90,6 +98,8 @@ class Replay(SeamlessMode):
         else:
             if self._stale:
                 self._refuse_stale(call, args, kwargs)
+            if self._shared and (target := _target(call, args, kwargs)) is not None:
+                self._refuse_torn(call, target)
             result = func(*args, **kwargs)
         self._count = number + 1
         if self._leaving is not None:
@@ -137,11 +147,10 @@ class Replay(SeamlessMode):
             if ghostly(args) or ghostly(kwargs.values()):
                 return self._soften(number, call, func, args, kwargs)
             return func(*args, **kwargs)
-        if call.in_place or "out" in kwargs or kwargs.get("inplace"):
-            target = kwargs.get("out", args[0] if args else None)
-            # What was written there on the other side is not there on this one.
-            if isinstance(target, Tensor) and type(target) is not Ghost and id(target) not in self._received:
-                self._stale[id(target)] = target
+        target = _target(call, args, kwargs)
+        # What was written there on the other side is not there on this one.
+        if target is not None and type(target) is not Ghost and id(target) not in self._received:
+            self._stale[id(target)] = target
         return self._given.result(result, args, kwargs)
 
     def _soften(
@@ -170,6 +179,16 @@ class Replay(SeamlessMode):
                     "cut before that, or behind this"
                 )
 
+    def _refuse_torn(self, call: Call, target: Tensor) -> None:
+        """For autograd, tensors that arrive have no memory in common; their gradients would not know of the write."""
+        for each in self._shared:
+            apart = _root(each) is not _root(target)
+            if apart and (each.requires_grad or target.requires_grad) and overlap(leaf_of(each), leaf_of(target)):
+                raise PartitionError(
+                    f"{call.short}{self._where()} writes to a tensor that shares memory with another that crossed; in "
+                    "training, cut elsewhere"
+                )
+
     def _where(self) -> str:
         """The innermost module that is running, for a message."""
         frame = sys._getframe()
@@ -179,6 +198,19 @@ class Replay(SeamlessMode):
                 return f" in {path}" if path else ""
             frame = frame.f_back
         return ""
+
+
+def _target(call: Call, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor | None:
+    """What a call writes to."""
+    if not (call.in_place or "out" in kwargs or kwargs.get("inplace")):
+        return None
+    target = kwargs.get("out", args[0] if args else None)
+    return target if isinstance(target, Tensor) else None
+
+
+def _root(tensor: Tensor) -> Tensor:
+    """What autograd takes a tensor for a view of."""
+    return tensor if tensor._base is None else tensor._base
 
 
 def _all_weights(args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
