@@ -3,8 +3,8 @@
 A step of training (forward and backward pass) of a model in one piece and of its head and tail in the same process,
 with nothing between them: side by side, in rounds that alternate. All is in seconds of one thread's own time, on
 which other programs weigh less than on the clock; the model against itself shows what is left to chance. Memory is
-what torch's allocator gave out at most in a step, beyond the weights. Beside that, how long tracing takes on a batch
-of two, with its own checks.
+what torch's allocator gave out at most in a step, beyond the weights: of the whole; of head and tail joined; and split,
+where what crosses has a gradient of its own. Beside that, how long tracing takes on a batch of two, with its checks.
 """
 
 import json
@@ -166,6 +166,9 @@ def _rows(name: str, model: nn.Module, graph: Graph, inputs: tuple[Any, ...], ro
         step()  # the first makes what later ones find: compiled code, caches, the allocator's memory
     seconds = _times(model, steps, rounds)
     peaks = [_peak_bytes(model, step) / 2**20 for step in steps]
+    joined = {
+        share: _peak_bytes(model, _joined_step(graph, point.index, inputs)) / 2**20 for share, point in points.items()
+    }
     limit = _LIMITS[graph.front_end]
     itself = _ratio(seconds[1], seconds[0])[0]
     for number, (share, point) in enumerate(points.items(), start=2):
@@ -185,6 +188,7 @@ def _rows(name: str, model: nn.Module, graph: Graph, inputs: tuple[Any, ...], ro
             "limit": limit,
             "verdict": _verdict(ratio <= limit),
             "whole_mib": peaks[0],
+            "joined_mib": joined[share],
             "split_mib": peaks[number],
         }
 
@@ -234,6 +238,12 @@ def _peak_bytes(model: nn.Module, step: Callable[[], None]) -> int:
 
 def _whole_step(model: nn.Module, inputs: tuple[Any, ...]) -> None:
     _loss(model(*inputs)).backward()  # type: ignore[no-untyped-call]
+
+
+def _joined_step(graph: Graph, cut: int, inputs: tuple[Any, ...]) -> Callable[[], None]:
+    """Head and tail as one graph of gradients: what the parts themselves take."""
+    head, tail = (part.train() for part in graph.parts(cut))
+    return lambda: _loss(tail(*head(*inputs))).backward()  # type: ignore[no-untyped-call]
 
 
 def _split_step(graph: Graph, cut: int, inputs: tuple[Any, ...]) -> Callable[[], None]:

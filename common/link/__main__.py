@@ -4,6 +4,9 @@ It runs until Ctrl-C or SIGTERM, or until traces that do not loop have ended; SI
 """
 
 import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,16 +57,31 @@ def run_link(config: LinkConfig) -> None:
         Route((config.listen_ip, config.listen_port), (config.ip, config.port)),
         Route((config.listen_ip, config.listen_hyperport), (config.ip, config.hyperport)),
     )
-    # Blocked before the link starts its threads, which inherit this: signals then wait to be taken below.
-    signals = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    with Link(context, routes, config.seed, up=up, down=down) as link:
+    with _signals() as signals, Link(context, routes, config.seed, up=up, down=down) as link:
         signal.setitimer(signal.ITIMER_REAL, _length_s(up, down))
         traces = "".join(f"; {way} trace {each}" for way, each in (("up", up), ("down", down)) if each)
         for (host, port), route in zip(link.addresses, routes, strict=True):
             print(f"{host}:{port} -> {route.target[0]}:{route.target[1]}, {context}{traces}", flush=True)
-        while signal.sigwait(signals) == signal.SIGUSR1:
+        while signals.recv(1)[0] == signal.SIGUSR1:
             link.sever()
+
+
+@contextmanager
+def _signals() -> Iterator[socket.socket]:
+    """A socket from which the number of each signal can be read, whichever thread the kernel gives it to.
+
+    Waiting for blocked signals would not do: a library's thread that was started before they were blocked takes them.
+    """
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        writer.setblocking(False)
+        before = signal.set_wakeup_fd(writer.fileno())
+        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM):
+            signal.signal(each, lambda *_: None)
+        try:
+            yield reader
+        finally:
+            signal.set_wakeup_fd(before)
 
 
 def _trace(config: LinkConfig, path: Path | None, direction: Direction) -> Trace | None:
