@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
@@ -18,13 +19,16 @@ from benchmarks.round_trip import HOST, cpu_s, pin
 from common.datasets.batches import Batch
 from common.training.carrier import InProcess, Remote
 from common.training.journal import Journal
+from common.training.line import Line
 from common.training.loop import Path as TrainingPath
-from common.training.loop import StepDone, train_epoch
+from common.training.loop import StepDone, train_steps
+from common.training.opening import Recipe
 from common.training.prepare import largest_body, make_head, make_tail, prepare
 from common.training.remote import open_session
 from common.training.schedule import Schedule
-from common.training.serve import Recipe, Server
-from common.training.timed import TimedTail, busy_timer
+from common.training.serve import Server
+from common.training.station import Station
+from common.training.timed import busy_timer
 from common.wire.messages import Job
 
 _BATCH, _FEATURES, _CLASSES = 32, 64, 10
@@ -92,10 +96,11 @@ class Edge:
         """Seconds of each step with head and tail in this process."""
         job = self._job("quick")
         head = make_head(self._prepared, job, device="cpu", taylor=False)
-        tail = make_tail(self._prepared, job, device="cpu", objective=objective)
+        make = partial(make_tail, self._prepared, device="cpu", objective=objective)
         clock = busy_timer("cpu")
         journal = Journal(clock)
-        return _steps_s(TrainingPath(head, InProcess(head, TimedTail(tail, clock), journal), journal), steps)
+        station = Station(self._prepared.graph, job, make, clock)
+        return _steps_s(TrainingPath(head, InProcess(head, station, journal), journal), steps)
 
     def remote_s(self, steps: int) -> list[float]:
         """Seconds of each step with the tail at the server."""
@@ -120,7 +125,8 @@ class Edge:
         session = open_session(HOST, *self._ports, job, largest_body(self._prepared.graph, job))
         with session.control:
             journal = Journal(busy_timer("cpu"))
-            with Remote(head, session.training, journal, queue_limit=_QUEUE_LIMIT, most_under_way=1) as carrier:
+            line = Line(session.training, limit=_QUEUE_LIMIT)
+            with Remote(head, line, journal, queue_limit=_QUEUE_LIMIT, most_under_way=1) as carrier:
                 yield TrainingPath(head, carrier, journal)
                 carrier.finish()
 
@@ -156,7 +162,7 @@ def _steps_s(path: TrainingPath, steps: int) -> list[float]:
     def on_step(done: StepDone) -> None:
         ended.append(done.ended_s)
 
-    train_epoch(path, _batches(), steps, epoch=0, first_step=0, schedule=Schedule.FIXED, stale_it=0, on_step=on_step)
+    train_steps(path, _batches(), steps, epoch=0, first_step=0, schedule=Schedule.FIXED, stale_it=0, on_step=on_step)
     return [after - before for before, after in pairwise(ended)]
 
 

@@ -41,6 +41,10 @@ class PeerError(TandemError):
     """The peer refused or failed, and said why."""
 
 
+class SessionGone(TandemError):
+    """The peer does not have the session that was asked for (any more)."""
+
+
 class ConnectionLost(TandemError):
     """The connection to the peer could not be made, or broke."""
 

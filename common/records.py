@@ -1,6 +1,7 @@
 """Run folders: what a run was asked, where it ran, what each step and epoch gave, and its summary."""
 
 import csv
+import itertools
 import json
 import math
 import os
@@ -96,11 +97,22 @@ def _version(name: str) -> str | None:
 
 
 class CsvTable:
-    """A CSV file whose columns are those of its first row; every row is on disk at once."""
+    """A CSV file whose columns are those of its first row; every row is on disk at once. One that exists is added to."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._columns: list[str] = []
+        if path.exists():
+            with path.open(newline="") as file:
+                self._columns = next(csv.reader(file), [])
+
+    def keep(self, rows: int) -> None:
+        """Drop all rows but the first ones."""
+        if self._columns:
+            with self._path.open(newline="") as file:
+                kept = list(itertools.islice(csv.reader(file), rows + 1))
+            with self._path.open("w", newline="") as file:
+                csv.writer(file).writerows(kept)
 
     def add(self, row: dict[str, Any]) -> None:
         """Append a row."""

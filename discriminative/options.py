@@ -13,6 +13,7 @@ from common.codec.limit import DEFAULT_MB
 from common.errors import UsageError
 from common.records import check_run_dir
 from common.training.optimizers import find_preset
+from common.training.remote import RECONNECT_S
 
 DEVICES = ("cpu", "cuda")
 
@@ -81,6 +82,10 @@ class ServerOptions(ComputeOptions):
     """Serve jobs with this cut only."""
     optim: str | None = None
     """Serve jobs with this optimizer preset only."""
+    pretrained: bool = False
+    """Serve jobs that start from torchvision's weights only."""
+    weights: Path | None = None
+    """Serve jobs that start from the weights in this file only."""
     own_codec: tuple[str, ...] = ()
     """Codecs of your own that jobs may use: path/to/file.py:NAME, once for each."""
     security: Path | None = None
@@ -94,15 +99,24 @@ class JobOptions(ComputeOptions):
     """A training job."""
 
     model: str = "resnet20"
-    """VGG11, VGG16, VGG19, resnet18, resnet20, resnet50, resnet56, torchvision:NAME, or path/to/file.py:factory."""
+    """VGG11, VGG16, VGG19, resnet18, resnet20, resnet50, resnet50_imgnet, resnet56, Mobilenetv3_large, BILSTM,
+    torchvision:NAME, or path/to/file.py:factory."""
     num_classes: int = 10
     """Width of the model's last layer."""
-    dropout: float = 0.0
-    """Dropout probability of the classifier's hidden features."""
+    dropout: float | None = None
+    """Dropout probability of the classifier's hidden features; default the model's own."""
+    pretrained: bool = False
+    """Start from torchvision's weights; give it to the server as well."""
+    weights: Path | None = None
+    """Start from the weights in this file (.safetensors, or of torch.save); give it to the server as well."""
+    freeze: int = 0
+    """How many slices, from the first on, are not trained (transfer type 2)."""
     dataset: str = "digits"
-    """digits, synthetic, cifar10, or npz:FILE."""
+    """digits, synthetic, mnist, cifar10, tiny_imagenet, folder:PATH, npz:FILE; texts: imdb, csv:FILE, npz:FILE."""
     data_path: Path = Path("data")
     """Where data sets are, or are downloaded to."""
+    augment: bool = True
+    """Change training images at random, where that was published with their data set."""
     workers: int = 0
     """Processes that load batches ahead; 0 loads in the training thread."""
     splits: int = 0
@@ -137,6 +151,12 @@ class JobOptions(ComputeOptions):
     """Every how many steps TensorBoard gets a point."""
     log_name: str = ""
     """Name of the run folder; default MODEL-DATASET."""
+    checkpoint_every: int = 0
+    """Steps between checkpoints; 0 for those at the ends of epochs only, -1 for none."""
+    resume: Path | None = None
+    """Go on with the run of this folder, with all that it was started with."""
+    move: tuple[str, ...] = ()
+    """STEP:CUT for each step before which the cut is to be moved, such as 100:layer3."""
 
     @property
     def codecs(self) -> tuple[str, str]:
@@ -144,19 +164,34 @@ class JobOptions(ComputeOptions):
         up, down = self.compress_up or self.compress or "int8", self.compress_down or self.compress or "fp16"
         return load_own(up), load_own(down)
 
+    @property
+    def moves(self) -> dict[int, str]:
+        """Cuts to move to, by step.
+
+        Raises:
+            UsageError: one that cannot be read.
+        """
+        moves = {}
+        for each in self.move:
+            step, _, cut = each.partition(":")
+            if not step.isdigit() or not cut:
+                raise UsageError(f"--move {each} is no STEP:CUT, such as 100:layer3")
+            moves[int(step)] = cut
+        return moves
+
     def check(self) -> None:
         """Raises UsageError where values make no sense, alone or together."""
         for name, low in (("epochs", 0), ("batch_size", 1), ("num_classes", 1), ("stale_it", 0), ("seed", 0)):
             if getattr(self, name) < low:
                 raise UsageError(f"--{name} is {getattr(self, name)}; it must be {low} or more")
-        for name, low in (("report_freq", 1), ("workers", 0), ("splits", 0), ("lr", 0)):
+        for name, low in (("report_freq", 1), ("workers", 0), ("splits", 0), ("freeze", 0), ("lr", 0)):
             if not low <= getattr(self, name) < math.inf:
                 raise UsageError(f"--{name} is {getattr(self, name)}; it must be {low} or more")
         if self.split_index is not None and self.split_index < 0:
             raise UsageError(f"--split_index is {self.split_index}; it must be 0 or more")
         if self.seed >= 1 << 63:
             raise UsageError(f"--seed is {self.seed}; it must be below 2**63")
-        if not 0 <= self.dropout < 1:
+        if self.dropout is not None and not 0 <= self.dropout < 1:
             raise UsageError(f"--dropout is {self.dropout}; it is a probability, 0 up to 1")
         if self.cut and (self.splits or self.split_index is not None):
             raise UsageError("--cut names the cut that --splits and --split_index count off; give one or the other")
@@ -183,6 +218,8 @@ class ClientOptions(JobOptions):
     """Folder with ca.pem and token from the server: TLS 1.3, for no other server than that; or $TANDEM_SECURITY."""
     insecure: bool = False
     """Without encryption and token to another machine, on a network that you trust."""
+    reconnect_s: float = RECONNECT_S
+    """How long to try to reach a server that was lost, before the run stops."""
 
 
 @dataclass(frozen=True, kw_only=True)

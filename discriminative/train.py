@@ -1,28 +1,36 @@
 """Run a planned job: over a server, or in this one process, with the same records."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path as FilePath
 from typing import Any
 
-from common.errors import ConnectionLost
-from common.naming import printable
+from common.errors import ConnectionLost, PartitionError, UsageError
 from common.records import new_folder
-from common.training.carrier import Carrier, InProcess, Remote
+from common.training.checkpoint import CheckpointStore, kept_checkpoints
+from common.training.control import Control, ControlPort
+from common.training.edge import Journey, train_here, train_remotely
 from common.training.journal import Journal
-from common.training.loop import Path
-from common.training.prepare import largest_body, make_head, make_tail
+from common.training.part_state import State
+from common.training.prepare import largest_frame, make_head, make_tail
 from common.training.recorder import Recorder
-from common.training.remote import open_session
+from common.training.remote import Cloud
 from common.training.schedule import Schedule
-from common.training.timed import TimedTail, busy_timer
+from common.training.station import Station
+from common.training.timed import busy_timer
 from common.training.trainer import Plan as TrainingPlan
-from common.training.trainer import run_training
+from common.training.trainer import Trainer, find_cut
 from common.wire.admission import ClientSecurity
+from common.wire.messages import Job
 from discriminative.options import ClientOptions, JobOptions
 from discriminative.recipe import Plan, objective
 
 log = logging.getLogger(__name__)
+
+CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -35,49 +43,61 @@ class Finished:
 
 def train_with_server(plan: Plan, options: ClientOptions, security: ClientSecurity | None = None) -> Finished:
     """Train over TCP, with the protection that ``options`` ask for; None for none."""
-    head = make_head(
-        plan.prepared, plan.job, device=options.device, taylor=bool(options.use_EF), memory_mb=options.codec_memory_mb
-    )
-    body = largest_body(plan.prepared.graph, plan.job)
-    plan.prepared.graph.forget_weights()  # the tail's are the server's to keep
-    session = open_session(options.ip, options.port, options.hyperport, plan.job, body, security)
-    with session.control:
-        for note in session.notes:
-            log.warning("note: %s", printable(note))
-        log.info(
-            "session %s at %s, round trip %.1f ms",
-            printable(session.name, 64),
-            session.training.peer,
-            1e3 * session.rtt_s,
+    cloud = Cloud(options.ip, options.port, options.hyperport, security)
+    with _run(plan, options) as (trainer, folder):
+        plan.prepared.graph.forget_weights()  # the tail's are the server's to keep
+        journey = Journey(
+            cloud,
+            largest_frame(plan.prepared.graph, plan.job),
+            options.queue_limit,
+            max(plan.job.stale_it, options.queue_limit) + 1,
+            options.reconnect_s,
         )
-        journal = Journal(busy_timer(options.device))
-        journal.clock_offset_s = session.clock_offset_s
-        most = max(plan.job.stale_it, options.queue_limit) + 1
-        with Remote(head, session.training, journal, queue_limit=options.queue_limit, most_under_way=most) as carrier:
-            return _train(
-                plan, options, Path(head, carrier, journal), {"rtt_s": session.rtt_s, "session": session.name}
-            )
+        digests, session = train_remotely(trainer, journey, resume=options.resume is not None)
+        facts = {"rtt_s": session.rtt_s, "session": session.name}
+        return Finished(trainer.finish(digests, _facts(plan, options, trainer) | facts), folder)
 
 
 def train_in_process(plan: Plan, options: JobOptions) -> Finished:
     """Train with head and tail in this process."""
-    head = make_head(
-        plan.prepared, plan.job, device=options.device, taylor=bool(options.use_EF), memory_mb=options.codec_memory_mb
-    )
-    tail = make_tail(
-        plan.prepared, plan.job, device=options.device, objective=objective, memory_mb=options.codec_memory_mb
-    )
-    timer = busy_timer(options.device)
-    journal = Journal(timer)
-    carrier: Carrier = InProcess(head, TimedTail(tail, timer), journal)
-    return _train(plan, options, Path(head, carrier, journal), {"rtt_s": 0.0, "session": None})
+    with _run(plan, options) as (trainer, folder):
+        store = CheckpointStore(folder / CHECKPOINTS / "cloud", kept_checkpoints(plan.job.stale_it), log.warning)
+        make = partial(
+            make_tail,
+            plan.prepared,
+            device=options.device,
+            objective=objective,
+            memory_mb=options.codec_memory_mb,
+        )
+
+        def station(job: Job, *, received: int = 0, state: State | None = None) -> Station:
+            timer = busy_timer(options.device)
+            made = Station(plan.prepared.graph, job, make, timer, store=store, received=received, state=state)
+            plan.prepared.graph.forget_weights()
+            return made
+
+        digests = train_here(trainer, station, store, resume=options.resume is not None)
+        facts = {"rtt_s": 0.0, "session": None}
+        return Finished(trainer.finish(digests, _facts(plan, options, trainer) | facts), folder)
 
 
-def _train(plan: Plan, options: JobOptions, path: Path, facts: dict[str, Any]) -> Finished:
+@contextmanager
+def _run(plan: Plan, options: JobOptions) -> Iterator[tuple[Trainer, FilePath]]:
+    """A trainer at the beginning of the run, with its records; and their folder."""
     job = plan.job
-    folder = new_folder(options.run_dir, options.log_name or f"{job.model}-{plan.data.name.split(':')[0]}")
+    _check_moves(plan, options)
+    make = partial(
+        make_head,
+        plan.prepared,
+        device=options.device,
+        taylor=bool(options.use_EF),
+        memory_mb=options.codec_memory_mb,
+    )
+    head = make(job)
+    name = options.log_name or f"{job.model}-{plan.data.name.split(':')[0]}"
+    folder = options.resume or new_folder(options.run_dir, name)
     log.info(
-        "%s on %s (%d images, %d held out), cut behind %s, %s up, %s down, K = %d; records in %s",
+        "%s on %s (%d samples, %d held out), cut behind %s, %s up, %s down, K = %d; records in %s",
         job.model,
         plan.data.name,
         len(plan.data.train.labels),
@@ -88,7 +108,54 @@ def _train(plan: Plan, options: JobOptions, path: Path, facts: dict[str, Any]) -
         job.stale_it,
         folder,
     )
-    facts |= {
+    training = TrainingPlan(
+        job.epochs,
+        Schedule(options.schedule),
+        job.stale_it,
+        options.queue_limit,
+        options.checkpoint_every,
+        options.moves,
+    )
+    control = Control()
+    try:
+        with Recorder(folder, options, options.report_freq) as recorder, ControlPort(control, folder):
+            trainer = Trainer(
+                head,
+                job,
+                plan.prepared.graph,
+                make,
+                (plan.train, plan.test),
+                training,
+                recorder,
+                Journal(busy_timer(options.device)),
+                store=CheckpointStore(folder / CHECKPOINTS / "edge", kept_checkpoints(job.stale_it), log.warning),
+                control=control,
+            )
+            try:
+                yield trainer, folder
+            finally:
+                trainer.store.join()
+    except ConnectionLost as error:
+        way_on = f"go on with --resume {folder}" if trainer.store.numbers() else "start anew"
+        raise ConnectionLost(
+            f"{error}; the run stops here, and its records so far are in {folder}: "
+            f"see to the server and the network, then {way_on}"
+        ) from None
+
+
+def _check_moves(plan: Plan, options: JobOptions) -> None:
+    """Raises UsageError where the cut could not be moved as asked."""
+    graph = plan.prepared.graph
+    for step, cut in options.moves.items():
+        try:
+            graph.require_trainable(find_cut(graph, cut).index)
+        except PartitionError as error:
+            raise UsageError(f"--move {step}:{cut}: {error}") from None
+
+
+def _facts(plan: Plan, options: JobOptions, trainer: Trainer) -> dict[str, Any]:
+    job = trainer.job
+    return {
         "model": job.model,
         "dataset": plan.data.name,
         "cut": job.cut,
@@ -99,15 +166,6 @@ def _train(plan: Plan, options: JobOptions, path: Path, facts: dict[str, Any]) -
         "compress_down": job.compress_down,
         "seed": job.seed,
     }
-    training = TrainingPlan(job.epochs, Schedule(options.schedule), job.stale_it, options.queue_limit)
-    try:
-        with Recorder(folder, options, options.report_freq) as recorder:
-            return Finished(run_training(path, plan.train, plan.test, training, recorder, facts), folder)
-    except ConnectionLost as error:
-        raise ConnectionLost(
-            f"{error}; the run stops here, and its records so far are in {folder}: "
-            "see to the server and the network, then start anew"
-        ) from None
 
 
 def report(run: Finished) -> str:

@@ -137,7 +137,7 @@ def split(case: Case, example: Sequence[Any] | None = None, *, data_dependent: b
         crossing = [(tuple(each.shape), each.dtype) for each in First(case.cross)(torch.rand(2, 3, 8, 8))]
     head = Head(
         first,
-        Updater(find_preset("resnet"), first.parameters()),
+        Updater(find_preset("resnet"), first),
         CODEC,
         CODEC,
         gradients_wanted=case.wanted,
@@ -148,7 +148,7 @@ def split(case: Case, example: Sequence[Any] | None = None, *, data_dependent: b
     )
     tail = Tail(
         second,
-        Updater(find_preset("resnet"), second.parameters()),
+        Updater(find_preset("resnet"), second),
         CODEC,
         CODEC,
         objective=objective,

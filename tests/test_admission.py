@@ -39,10 +39,10 @@ def test_those_who_belong_together_are_through(securities: tuple[ServerSecurity,
     assert handshake(client, server) == (None, None)
     with pair() as (near, far):
         outcomes((near, far), lambda: client.introduce(near, HOST), lambda: server.admit(far))
-        near.send(Attach("x"))
-        assert far.receive().frame.message == Attach("x")
-        far.send(Attached())
-        assert near.receive().frame.message == Attached()
+        near.send(Attach("x", b"", 0))
+        assert far.receive().frame.message == Attach("x", b"", 0)
+        far.send(Attached(0))
+        assert near.receive().frame.message == Attached(0)
 
 
 class TestCertificates:
@@ -109,7 +109,7 @@ class TestProtocols:
         with pair() as (near, far):
 
             def speak() -> None:
-                near.send(Attach("x"))
+                near.send(Attach("x", b"", 0))
                 near.receive()
 
             told(
@@ -220,7 +220,7 @@ class TestToken:
         assert f"a nonce of {nbytes} bytes came; it has {NONCE_BYTES}" in str(failures[1])
 
     def test_nothing_else_comes_first(self, securities: tuple[ServerSecurity, ClientSecurity]) -> None:
-        failures = self.proving(securities, lambda _: Attach("x"))
+        failures = self.proving(securities, lambda _: Attach("x", b"", 0))
         assert "'attach' where 'proof' was due" in str(failures[1])
 
     def proving(

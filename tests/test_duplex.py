@@ -12,6 +12,7 @@ import pytest
 
 from common.errors import CodecError, ConnectionLost, PeerError, ProtocolError
 from common.training.duplex import Duplex
+from common.training.line import Line
 from common.wire.framing import Buffer, pack
 from common.wire.messages import Error, Finish, Finished, Ping
 from common.wire.tcp import Connection, Received
@@ -42,7 +43,7 @@ def test_a_machine_that_gives_no_more_threads(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(threading.Thread, "start", start)
     with sockets() as (near, _), Connection(near) as connection, pytest.raises(RuntimeError, match="new thread"):
-        Duplex(connection, encode, decode, 2).__enter__()
+        Duplex(Line(connection), encode, decode, 2).__enter__()
 
 
 def encode(number: int) -> list[Buffer]:
@@ -89,7 +90,7 @@ def connection(sock: socket.socket, timeout_s: float = TIMEOUT_S) -> Connection:
 
 
 def numbers(sock: socket.socket, queue_limit: int = 2) -> Numbers:
-    return Duplex(connection(sock), encode, decode, queue_limit)
+    return Duplex(Line(connection(sock)), encode, decode, queue_limit)
 
 
 def hear(theirs: Connection) -> str:
@@ -144,7 +145,7 @@ class TestCarrying:
             return pack(Ping(number), [padding])
 
         def roomy(sock: socket.socket, inbox_limit: int) -> Numbers:
-            return Duplex(connection(sock), padded, decode, 1, inbox_limit)
+            return Duplex(Line(connection(sock)), padded, decode, 1, inbox_limit)
 
         def echo() -> None:
             with roomy(far, 0) as theirs:
@@ -166,13 +167,13 @@ class TestCarrying:
             return received.frame.message
 
         def serve() -> object:
-            with Duplex(connection(far), to_frame, message, 2) as theirs:
+            with Duplex(Line(connection(far)), to_frame, message, 2) as theirs:
                 last = theirs.collect()
                 theirs.submit(Finished({"a": "1"}))
             return last
 
         with sockets() as (near, far), beside(serve) as served:
-            with Duplex(connection(near), to_frame, message, 2) as mine:
+            with Duplex(Line(connection(near)), to_frame, message, 2) as mine:
                 mine.submit(Finish())
                 assert mine.collect() == Finished({"a": "1"})
             assert served() == Finish()
@@ -193,7 +194,7 @@ class TestCarrying:
             decoded.release()
             return decode(received)
 
-        with sockets() as (near, far), Duplex(connection(near), encode, decode_and_tell, 5) as mine:
+        with sockets() as (near, far), Duplex(Line(connection(near)), encode, decode_and_tell, 5) as mine:
             assert mine.arrived() == 0
             theirs = connection(far)
             for number in range(3):
@@ -222,7 +223,7 @@ class TestBounds:
                 mine.submit(number)
                 submitted.append(number)
 
-        with sockets() as (near, far), Duplex(connection(near), encode_behind_gate, decode, 2) as mine:
+        with sockets() as (near, far), Duplex(Line(connection(near)), encode_behind_gate, decode, 2) as mine:
             with beside(submit_numbers) as all_submitted:
                 assert entered.wait(TIMEOUT_S)
                 gate.wait(MOMENT_S)
@@ -245,7 +246,7 @@ class TestBounds:
 
         with (
             sockets(buffer_bytes=4096) as (near, far),
-            Duplex(connection(near), encode_large, decode, 1) as mine,
+            Duplex(Line(connection(near)), encode_large, decode, 1) as mine,
             numbers(far, 1) as theirs,
             beside(submit_numbers),
         ):
@@ -269,7 +270,7 @@ class TestErrors:
         def echo() -> None:
             broken_encode = failing(error, 3) if stage == "encode" else encode
             broken_decode = failing_decode(error, 3) if stage == "decode" else decode
-            with Duplex(connection(far), broken_encode, broken_decode, 2) as theirs:
+            with Duplex(Line(connection(far)), broken_encode, broken_decode, 2) as theirs:
                 while True:
                     number = theirs.collect()
                     if stage == "owner" and number == 3:
@@ -293,7 +294,7 @@ class TestErrors:
         broken = failing(CodecError("cannot encode"), 0)
         with sockets() as (near, far), beside(lambda: hear(connection(far))) as heard:
             with pytest.raises(CodecError, match="cannot encode"):
-                submit_all(Duplex(connection(near), broken, decode, 2), [0])
+                submit_all(Duplex(Line(connection(near)), broken, decode, 2), [0])
             assert "cannot encode" in str(heard())
 
     def test_a_peer_that_closes_under_a_sender(self) -> None:
@@ -310,7 +311,7 @@ class TestErrors:
 
     def test_a_silent_peer(self) -> None:
         with sockets() as (near, _), pytest.raises(ConnectionLost, match=r"sent nothing for 0\.05 s"):
-            collect_one(Duplex(connection(near, 0.05), encode, decode, 2))
+            collect_one(Duplex(Line(connection(near, 0.05)), encode, decode, 2))
 
     def test_bytes_that_are_no_frame(self) -> None:
         with sockets() as (near, far):
@@ -326,7 +327,7 @@ class TestErrors:
 
         with sockets() as (near, far), connection(far) as theirs:
             theirs.send(Finished({}))
-            with Duplex(connection(near), encode, message, 2) as mine:
+            with Duplex(Line(connection(near)), encode, message, 2) as mine:
                 assert mine.collect() == Finished({})
                 with pytest.raises(ConnectionLost, match="ended the session"):
                     mine.collect()
@@ -335,7 +336,7 @@ class TestErrors:
         """The peer's last words lie in the kernel's buffer while sending to it already fails."""
 
         def send_large(sock: socket.socket) -> None:
-            submit_all(Duplex(connection(sock), encode_large, decode, 2), range(1000))
+            submit_all(Duplex(Line(connection(sock)), encode_large, decode, 2), range(1000))
 
         def encode_large(number: int) -> list[Buffer]:
             return pack(Ping(number), [bytes(1 << 20)])
@@ -356,7 +357,7 @@ class TestErrors:
             return pack(Ping(number), [bytes(1 << 22)])
 
         def fail_while_sending() -> None:
-            with Duplex(connection(near), encode_large, decode, 2) as mine:
+            with Duplex(Line(connection(near)), encode_large, decode, 2) as mine:
                 mine.submit(1)
                 assert far.recv(64, socket.MSG_WAITALL)[:4] == b"TNDM"  # sending has begun
                 raise ValueError("mine")

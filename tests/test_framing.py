@@ -78,13 +78,21 @@ specs = st.builds(TensorSpec, texts, st.lists(numbers, max_size=4).map(tuple), s
 payloads = st.builds(Payload, texts, st.lists(specs, max_size=3).map(tuple))
 sizes = st.lists(numbers, max_size=4).map(tuple)
 views = st.lists(st.builds(View, numbers, numbers, sizes, sizes), max_size=3).map(tuple)
+pieces = st.lists(st.builds(messages.Piece, texts, texts, specs), max_size=3).map(tuple)
+keys = st.binary(max_size=20)
+resumes = st.builds(messages.Resume, texts, keys, sizes)
 any_message = st.one_of(
-    st.builds(Open, numbers, texts, st.just(JOB)),
-    st.builds(Opened, texts, texts, st.lists(texts, max_size=2).map(tuple)),
+    st.builds(Open, numbers, texts, st.just(JOB), numbers, st.none() | resumes),
+    st.builds(Opened, texts, keys, texts, st.lists(texts, max_size=2).map(tuple), numbers),
     st.builds(Ping, numbers),
     st.builds(Pong, numbers, reals),
-    st.builds(Attach, texts),
-    st.builds(Attached),
+    st.builds(Attach, texts, keys, numbers),
+    st.builds(Attached, numbers),
+    st.builds(messages.Checkpoint, numbers, st.booleans()),
+    st.builds(messages.Checkpointed, pieces),
+    st.builds(messages.Move, numbers, texts, pieces),
+    st.builds(messages.Moved, pieces, texts),
+    st.builds(messages.Bye),
     st.builds(
         Activations,
         numbers,
@@ -197,8 +205,8 @@ class TestRoundTrip:
         assert joined(pack(GRADIENTS, [b"abc", b""])) == data
 
     def test_fields_with_defaults_may_be_left_out(self) -> None:
-        short = {"type": "opened", "session": "a", "software": "b"}
-        assert read(framed(header([], short)))[0].message == Opened("a", "b")
+        short = {"type": "opened", "session": "a", "key": b"", "software": "b"}
+        assert read(framed(header([], short)))[0].message == Opened("a", b"", "b")
 
 
 class TestMemory:
@@ -477,7 +485,7 @@ class TestDocument:
     def test_fields_of_messages(self, kind: type[messages.Struct]) -> None:
         self.compare(f"`{kind.__struct_config__.tag}`", kind)
 
-    @pytest.mark.parametrize("kind", [Job, Payload, TensorSpec, View, messages.TailTimes])
+    @pytest.mark.parametrize("kind", [Job, Payload, TensorSpec, View, messages.TailTimes, messages.Resume, messages.Piece])
     def test_fields_of_their_parts(self, kind: type[messages.Struct]) -> None:
         text = self.compare(kind.__name__, kind)
         assert ("*Array.*" in text) == bool(kind.__struct_config__.array_like)
@@ -506,7 +514,7 @@ class TestDocument:
 
 def test_messages_are_frozen_and_equal_by_value() -> None:
     assert Error("failed", "x") == Error("failed", "x")
-    assert {Attached(): 1}[Attached()] == 1
+    assert {Attached(0): 1}[Attached(0)] == 1
     with pytest.raises(AttributeError):
         Pong(1, 2.0).number = 3  # type: ignore[misc]
     assert read(joined(pack(Finished({"a.weight": "12"}))))[0].message == Finished({"a.weight": "12"})

@@ -11,7 +11,7 @@ from tests.live import BATCH_SIZE, CASES, Case, batch, carried, objective, parts
 
 def train_unsplit(case: Case, steps: int) -> tuple[list[float], dict[str, Tensor]]:
     first, second = parts(case)
-    updaters, losses = [Updater(find_preset("resnet"), each.parameters()) for each in (first, second)], []
+    updaters, losses = [Updater(find_preset("resnet"), each) for each in (first, second)], []
     for step in range(steps):
         inputs, labels = batch(step)
         loss, _ = objective(second(*first(inputs)), labels)

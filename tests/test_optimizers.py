@@ -27,7 +27,7 @@ def parameter() -> nn.Parameter:
 
 
 def updater(name: str, weight: nn.Parameter, learning_rate: float = 0.0) -> Updater:
-    return Updater(find_preset(name), [weight], learning_rate)
+    return Updater(find_preset(name), nn.ParameterList([weight]), learning_rate)
 
 
 def test_no_preset_is_missing() -> None:
@@ -87,7 +87,7 @@ def test_gradients_are_cleared_behind_a_step() -> None:
 def test_a_part_without_trainable_parameters_has_nothing_to_apply() -> None:
     frozen = parameter()
     frozen.requires_grad = False
-    update = Updater(find_preset("resnet"), [frozen])
+    update = Updater(find_preset("resnet"), nn.ParameterList([frozen]))
 
     update.apply(0)
 

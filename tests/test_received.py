@@ -36,7 +36,7 @@ def carried(outgoing: Outgoing) -> Frame:
 
 def train_unsplit(steps: int) -> tuple[list[float], dict[str, Tensor]]:
     model, losses = build().train(), []
-    updater = Updater(find_preset("resnet"), model.parameters())
+    updater = Updater(find_preset("resnet"), model)
     for step in range(steps):
         inputs, labels = batch(step)
         loss, _ = objective(model(inputs), labels)
@@ -50,7 +50,7 @@ def train_split(cut: int, steps: int) -> tuple[list[float], dict[str, Tensor]]:
     graph = trace(build(), (batch(0)[0],))
     parts, losses = graph.parts(cut), []
     codec = make_codec("none")
-    updaters = [Updater(find_preset("resnet"), part.parameters()) for part in parts]
+    updaters = [Updater(find_preset("resnet"), part) for part in parts]
     head = Head(parts[0], updaters[0], codec, codec, gradients_wanted=graph.gradients_wanted(cut), stale_it=0, seed=0)
     tail = Tail(
         parts[1],

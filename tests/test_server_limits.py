@@ -12,7 +12,7 @@ import pytest
 from common.errors import ConnectionLost, PeerError
 from common.training.remote import OpenSession, open_session
 from common.training.serve import Server
-from common.wire.messages import PROTOCOL, Finish, Finished, Open, Opened
+from common.wire.messages import PROTOCOL, Bye, Finish, Finished, Open, Opened
 from common.wire.tcp import connect, expect
 from tests.fuzz.small import RECIPE, WORKLOAD, Setting, settings
 from tests.serving import serving
@@ -28,8 +28,7 @@ def setting() -> Setting:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    with serving(tmp_path, max_sessions=2) as server:
-        server._recipes = {WORKLOAD: RECIPE}
+    with serving(tmp_path, max_sessions=2, recipes={WORKLOAD: RECIPE}, away_s=0.05) as server:
         yield server
 
 
@@ -46,6 +45,7 @@ def test_sessions_too_many_are_refused_until_one_has_ended(server: Server, setti
         with first.training, first.control:
             first.training.send(Finish())
             expect(first.training.receive().frame, Finished)
+            first.training.send(Bye())
         with second.training, second.control:
             pass
         moment = threading.Event()
@@ -66,7 +66,7 @@ def test_a_job_that_is_refused_takes_no_place(server: Server, setting: Setting) 
 def test_a_step_that_would_take_too_many_bytes(
     server: Server, setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("common.training.serve.MAX_BODY_BYTES", setting.most_bytes - 1)
+    monkeypatch.setattr("common.training.opening.MAX_BODY_BYTES", setting.most_bytes - 1)
     words = f"a step of this job may take {setting.most_bytes} bytes on the wire, this server takes"
     with pytest.raises(PeerError, match=words):
         opened(server, setting)
@@ -81,6 +81,7 @@ def test_the_control_connection_ends_with_its_session(
     with session.control, session.training as training:
         training.send(Finish())
         training.receive()
+        training.send(Bye())
         with pytest.raises(ConnectionLost, match="closed the connection"):
             session.control.receive()
 
@@ -92,10 +93,10 @@ def test_no_word_of_a_client_steers_the_terminal_of_a_log(
     hostile = "\x1b[2J\x1b]0;x\x07\nan honest line\r"
     with connect(HOST, server.hyperport, what="--hyperport") as control:
         job = msgspec.structs.replace(setting.job, cut_name=hostile)
-        control.send(Open(PROTOCOL, hostile, job))
+        control.send(Open(PROTOCOL, hostile, job, 8))
         expect(control.receive().frame, Opened)
     with connect(HOST, server.hyperport, what="--hyperport") as control:
-        control.send(Open(PROTOCOL + 1, hostile, setting.job))
+        control.send(Open(PROTOCOL + 1, hostile, setting.job, 8))
         with pytest.raises(PeerError) as caught:
             control.receive()
     lines = [str(caught.value), *(each.getMessage() for each in caplog.records)]

@@ -111,7 +111,7 @@ class TestLimits:
 
     def test_they_can_be_raised_between_frames(self) -> None:
         with sockets() as (near, far), Connection(near, limits=HANDSHAKE_LIMITS) as mine, Connection(far) as theirs:
-            theirs.send(Attached())
+            theirs.send(Attached(0))
             expect(mine.receive().frame, Attached)
             mine.set_limits(Limits(body_bytes=64))
             theirs.send(MESSAGE, [b"x" * 64])

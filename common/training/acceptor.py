@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from common.errors import ConnectionLost, PeerError, PeerSilent, ProtocolError, SecurityError, TandemError
+from common.errors import ConnectionLost, PeerError, PeerSilent, ProtocolError, SecurityError, SessionGone, TandemError
 from common.naming import printable
 from common.training.quiet import LogLimit
 from common.wire.admission import TURNED_AWAY, ServerSecurity
@@ -84,7 +84,8 @@ class Acceptor:
         for connection in connections:
             connection.shut()
         for thread in threads:
-            thread.join()
+            if thread.ident is not None:  # else it has not begun, and will find that all is over
+                thread.join()
 
     def _accept(self, listener: socket.socket, serve: Serve) -> None:
         while True:
@@ -145,8 +146,7 @@ class Acceptor:
                     self._warn(address, "%s was not admitted: %s", connection.peer, error)
                 except TandemError as error:
                     self._warn(address, "%s: %s", connection.peer, error)
-                    code = "protocol" if isinstance(error, ProtocolError) else "refused"
-                    connection.refuse(Error(code, str(error)))
+                    connection.refuse(Error(_code(error), str(error)))
                 except Exception as error:
                     if (more := self._log_limit.passes(address)) is not None:
                         log.exception("%s: this server failed%s", connection.peer, more)
@@ -163,6 +163,12 @@ class Acceptor:
         """Log what a peer has done, unless its address has filled its share of the log."""
         if (more := self._log_limit.passes(address)) is not None:
             log.warning("%s%s", printable(text % values), more)
+
+
+def _code(error: TandemError) -> str:
+    if isinstance(error, SessionGone):
+        return "gone"
+    return "protocol" if isinstance(error, ProtocolError) else "refused"
 
 
 def _refusal(reason: str) -> bytes:

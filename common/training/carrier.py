@@ -4,22 +4,46 @@ Both go through the same codecs and the same frames, so an ablation in one proce
 """
 
 from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol
 
+from torch import Tensor
+
 from common.errors import ProtocolError
+from common.training.checkpoint import PendingStep
 from common.training.duplex import Duplex
-from common.training.exchange import Answer, Upload
-from common.training.head import Head
+from common.training.exchange import Answer, Outgoing, Upload
+from common.training.head import Head, HeadSnapshot
 from common.training.journal import Journal
-from common.training.timed import TimedTail
-from common.wire.framing import Buffer, FrameReader, feed, frame_bytes, pack
-from common.wire.messages import Finish, Finished, Gradients
-from common.wire.tcp import Connection, Received
+from common.training.line import Line, Parts
+from common.training.station import Station
+from common.wire.framing import Frame, FrameReader, feed, frame_bytes, pack
+from common.wire.messages import Bye, Checkpoint, Checkpointed, Finish, Finished, Gradients, Moved
+from common.wire.tcp import Received, expect
+
+
+@dataclass(frozen=True)
+class Saving:
+    """A checkpoint of the edge on its way behind the uploads before it."""
+
+    snapshot: HeadSnapshot
+    number: int
+    """Frames sent by then, the request for the cloud's half included."""
+    answered: int
+    """Answers applied by then."""
+    write: Callable[["Saving", dict[str, Tensor], list[PendingStep]], None]
+    """Takes the head's state, and the steps under way."""
 
 
 class Carrier(Protocol):
     """Between a head and a tail. Answers come in the order of the uploads."""
+
+    head: Head
+    """What encodes uploads and decodes answers; another one may be put in its place when nothing is under way."""
+    tally: "Tally"
+    """Where in the session it is."""
 
     def submit(self, upload: Upload) -> None:
         """Take an upload; may wait until there is room."""
@@ -30,54 +54,131 @@ class Carrier(Protocol):
     def arrived(self) -> int:
         """Number of answers that `collect` would return at once."""
 
+    def save(self, saving: Saving) -> None:
+        """Let both sides keep what they are behind the uploads so far; does not wait for it."""
+
+    def exchange(self, outgoing: Outgoing) -> Frame:
+        """Send a message between two steps, with nothing under way, and wait for its answer."""
+
     def finish(self) -> dict[str, str]:
         """End the session when all uploads are answered; digests of the tail's parameters and buffers."""
 
 
-class InProcess:
-    """Head and tail in one process: each upload is answered before `submit` returns."""
+@dataclass
+class Tally:
+    """Frames of a session, as the edge counts them."""
 
-    def __init__(self, head: Head, tail: TimedTail, journal: Journal) -> None:
-        self._head, self._tail, self._journal = head, tail, journal
-        self._answers: deque[Answer] = deque()
+    sent: int = 0
+    under_way: list[int] = field(default_factory=list)
+    """Numbers of the uploads whose answers were not collected, ascending."""
+
+    def count(self, *, answer: bool) -> None:
+        """One more is sent; of those with an ``answer`` to collect it is remembered."""
+        if answer:
+            self.under_way.append(self.sent)
+        self.sent += 1
+
+    @property
+    def answered(self) -> int:
+        """Number of the first answer that was not collected."""
+        return self.under_way[0] if self.under_way else self.sent
+
+    def copy(self) -> "Tally":
+        """As it is now."""
+        return Tally(self.sent, list(self.under_way))
+
+
+class InProcess:
+    """Head and tail in one process: each upload is answered before `submit` returns.
+
+    Args:
+        head: encodes uploads and decodes answers.
+        station: the other half.
+        journal: takes the times and bytes of each step.
+        tally: where the session goes on.
+        answers: frames that were not collected there.
+    """
+
+    def __init__(
+        self,
+        head: Head,
+        station: Station,
+        journal: Journal,
+        *,
+        tally: Tally | None = None,
+        answers: Sequence[Parts] = (),
+    ) -> None:
+        self.head = head
+        self._station, self._journal = station, journal
+        self.tally = tally or Tally()
+        self._answers = deque(answers)
+        station.answers = self._kept
 
     def submit(self, upload: Upload) -> None:
-        """Carry the upload to the tail and its answer back."""
-        arrived = _through_memory(encode_upload(self._head, upload, self._journal))
-        answer = self._tail.step(self._tail.decode(arrived))
-        returned = _through_memory(self._tail.encode(answer))
-        self._answers.append(decode_answer(self._head, returned, self._journal))
+        """Carry the upload to the tail, and its answer back."""
+        self.tally.count(answer=True)
+        self._answers.append(self._ask(encode_upload(self.head, upload, self._journal)))
 
     def collect(self) -> Answer:
         """The oldest answer."""
-        return self._answers.popleft()
+        self.tally.under_way.pop(0)
+        return decode_answer(self.head, _through_memory(self._answers.popleft()), self._journal)
 
     def arrived(self) -> int:
         """Number of answers not collected."""
         return len(self._answers)
 
+    def save(self, saving: Saving) -> None:
+        """Both halves."""
+        self.tally.count(answer=False)
+        saving.write(saving, *self.head.finish(saving.snapshot))
+        self._ask(pack(Checkpoint(saving.answered)))
+
+    def exchange(self, outgoing: Outgoing) -> Frame:
+        """To the station and back."""
+        self.tally.count(answer=False)
+        return _through_memory(self._ask(pack(outgoing.message, outgoing.buffers))).frame
+
     def finish(self) -> dict[str, str]:
         """Digests of the tail."""
-        return self._tail.digests()
+        return expect(self.exchange(Outgoing(Finish())), Finished).digests
+
+    def _kept(self, number: int) -> list[Parts]:
+        """All that were not collected; in one process nothing else is kept."""
+        return list(self._answers) if number < self.tally.sent else []
+
+    def _ask(self, parts: Parts) -> Parts:
+        station = self._station
+        return station.encode(station.act(station.decode(_through_memory(parts))))
 
 
 class Remote:
-    """The tail is at the other end of a connection, which this owns; a context manager.
+    """The tail is at the other end of a line, which this owns; a context manager.
 
     Args:
         head: encodes uploads and decodes answers.
-        connection: attached to a session.
+        line: of an open session.
         journal: takes the times and bytes of each step.
         queue_limit: how many items may wait between two threads.
         most_under_way: how many uploads may be submitted before their answers are collected.
+        tally: where the session goes on.
     """
 
     def __init__(
-        self, head: Head, connection: Connection, journal: Journal, *, queue_limit: int, most_under_way: int
+        self,
+        head: Head,
+        line: Line,
+        journal: Journal,
+        *,
+        queue_limit: int,
+        most_under_way: int,
+        tally: Tally | None = None,
     ) -> None:
-        self._head, self._journal = head, journal
-        self._duplex: Duplex[Upload | Finish, Answer | Finished] = Duplex(
-            connection, self._encode, self._decode, queue_limit, most_under_way
+        self.head = head
+        self._journal = journal
+        self.tally = tally or Tally()
+        self._duplex: Duplex[Upload | Saving | Outgoing, Answer | Frame] = Duplex(
+            line, self._encode, self._decode, queue_limit, most_under_way, Bye()
         )
 
     def __enter__(self) -> "Remote":
@@ -91,39 +192,57 @@ class Remote:
 
     def submit(self, upload: Upload) -> None:
         """Hand the upload to the encoder."""
+        self.tally.count(answer=True)
         self._duplex.submit(upload)
 
     def collect(self) -> Answer:
         """The next decoded answer."""
         answer = self._duplex.collect()
         if not isinstance(answer, Answer):
-            raise ProtocolError("the peer sent 'finished' before this side did")
+            raise ProtocolError(f"the peer sent {type(answer.message).__name__} where gradients were due")
+        self.tally.under_way.pop(0)
         return answer
 
     def arrived(self) -> int:
         """Number of decoded answers that wait."""
         return self._duplex.arrived()
 
+    def save(self, saving: Saving) -> None:
+        """Hand the checkpoint to the encoder."""
+        self.tally.count(answer=False)
+        self._duplex.submit(saving)
+
+    def exchange(self, outgoing: Outgoing) -> Frame:
+        """Send a message and wait for its answer."""
+        self.tally.count(answer=False)
+        self._duplex.submit(outgoing)
+        answer = self._duplex.collect()
+        if isinstance(answer, Answer):
+            raise ProtocolError("the peer sent gradients that are not due")
+        return answer
+
     def finish(self) -> dict[str, str]:
         """Tell the tail that the run is over; digests of its parameters and buffers."""
-        self._duplex.submit(Finish())
-        finished = self._duplex.collect()
-        if not isinstance(finished, Finished):
-            raise ProtocolError("the peer sent another answer where 'finished' was due")
-        return finished.digests
+        return expect(self.exchange(Outgoing(Finish())), Finished).digests
 
-    def _encode(self, item: Upload | Finish) -> list[Buffer]:
-        if isinstance(item, Finish):
-            return pack(item)
-        return encode_upload(self._head, item, self._journal)
+    def _encode(self, item: Upload | Saving | Outgoing) -> Parts:
+        if isinstance(item, Upload):
+            return encode_upload(self.head, item, self._journal)
+        if isinstance(item, Saving):
+            item.write(item, *self.head.finish(item.snapshot))
+            return pack(Checkpoint(item.answered))
+        return pack(item.message, item.buffers)
 
-    def _decode(self, received: Received) -> Answer | Finished:
-        if isinstance(received.frame.message, Finished):
-            return received.frame.message
-        return decode_answer(self._head, received, self._journal)
+    def _decode(self, received: Received) -> Answer | Frame | None:
+        message = received.frame.message
+        if isinstance(message, Checkpointed):
+            return None
+        if isinstance(message, (Finished, Moved)):
+            return received.frame
+        return decode_answer(self.head, received, self._journal)
 
 
-def encode_upload(head: Head, upload: Upload, journal: Journal) -> list[Buffer]:
+def encode_upload(head: Head, upload: Upload, journal: Journal) -> Parts:
     """The frame of an upload, with its bytes and its encoding counted."""
     with journal.work("encode", upload.step, training=upload.training):
         outgoing = head.encode(upload)
@@ -145,7 +264,7 @@ def decode_answer(head: Head, received: Received, journal: Journal) -> Answer:
     return answer
 
 
-def _through_memory(parts: list[Buffer]) -> Received:
+def _through_memory(parts: Parts) -> Received:
     """A frame as it would come over a connection: in memory of its own."""
     reader = FrameReader()
     (frame,) = [frame for part in parts for frame in feed(reader, part)]

@@ -1,4 +1,4 @@
-"""One side's threads around a connection: encode -> send, and receive -> decode, each in its own.
+"""One side's threads around a line: encode -> send, and receive -> decode, each in its own.
 
 The same on the edge and on the cloud; what is encoded and decoded is given as functions. Threads wait in bounded
 channels and in the kernel; nothing polls. The first thread that fails ends them all, and the owner hears its error
@@ -12,44 +12,46 @@ from typing import Generic, TypeVar
 
 from common.errors import ConnectionLost, PeerError, ProtocolError, TandemError
 from common.training.channel import Channel, Closed
-from common.wire.framing import Buffer
-from common.wire.messages import Error, Finish, Finished
-from common.wire.tcp import Connection, Received
+from common.training.line import Line, Parts
+from common.wire.messages import Bye, Error, Finished
+from common.wire.tcp import Received
 
 Out = TypeVar("Out")
 In = TypeVar("In")
 
-_LAST = (Finish, Finished)
-_PATIENCE_S = 2.0  # for the verdict of a peer that stopped reading
+_LAST = (Finished, Bye)
+_PATIENCE_S = 2.0  # for a peer that is in the midst of taking a frame
 
 
 class Duplex(Generic[Out, In]):
-    """Carries items both ways over a connection, which it owns.
+    """Carries items both ways over a line, which it owns.
 
     Args:
-        connection: an attached training connection.
+        line: over an attached training connection.
         encode: item -> buffers of its frame (`common.wire.framing.pack`).
-        decode: received frame -> item.
+        decode: received frame -> item; None where there is nothing to collect.
         queue_limit: how many items may wait between two threads.
         inbox_limit: how many decoded items may wait for `collect`, if more. An owner that submits several items
             before it collects must leave room for all their answers: else both sides would wait for each other.
+        farewell: last words to the peer when all has ended well.
     """
 
     def __init__(
         self,
-        connection: Connection,
-        encode: Callable[[Out], list[Buffer]],
-        decode: Callable[[Received], In],
+        line: Line,
+        encode: Callable[[Out], Parts],
+        decode: Callable[[Received], In | None],
         queue_limit: int,
         inbox_limit: int = 0,
+        farewell: Bye | None = None,
     ) -> None:
-        self._connection = connection
+        self._line = line
         self._encode, self._decode = encode, decode
         self._outbox: Channel[Out] = Channel(queue_limit)
-        self._frames: Channel[list[Buffer]] = Channel(queue_limit)
         self._received: Channel[Received] = Channel(queue_limit)
         self._inbox: Channel[In] = Channel(max(queue_limit, inbox_limit))
-        self._submitted = self._sent = 0
+        self._farewell = farewell
+        self._submitted = self._encoded = 0
         self._error: BaseException | None = None
         self._failing = threading.Lock()
         loops = (self._encoding, self._sending, self._receiving, self._decoding)
@@ -62,9 +64,8 @@ class Duplex(Generic[Out, In]):
         try:
             for thread in self._threads:
                 thread.start()
-        except RuntimeError:  # this machine gives no more threads; those that have begun end with the connection
+        except RuntimeError:  # this machine gives no more threads; those that have begun end with the line
             self._abandon()
-            self._connection.shut()
             for thread in self._threads:
                 if thread.ident is not None:
                     thread.join()
@@ -74,7 +75,7 @@ class Duplex(Generic[Out, In]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends all threads and the connection; a failure on this side is told to the peer first.
+        """Ends all threads and the line; a failure on this side is told to the peer first.
 
         Raises:
             TandemError: the block ended well, but what was submitted last could not be sent.
@@ -85,19 +86,13 @@ class Duplex(Generic[Out, In]):
             self._outbox.close()
             encoding.join()
             sending.join()
-            if self._sent < self._submitted:
+            if self._encoded < self._submitted or not self._line.all_sent:
                 error = unheard = self._error
-        if error is not None:
-            self._abandon()
-            sending.join(_PATIENCE_S)
-            farewell = _farewell(error)
-            if farewell and not sending.is_alive():  # else the peer would find it in the midst of another frame
-                self._connection.refuse(farewell)
-        self._abandon()
-        self._connection.shut()
+        farewell = self._farewell if error is None else _last_words(error)
+        self._close_channels()
+        self._line.end(farewell, patience_s=_PATIENCE_S)
         for thread in self._threads:
             thread.join()
-        self._connection.close()
         if unheard is not None:
             raise unheard
 
@@ -124,26 +119,19 @@ class Duplex(Generic[Out, In]):
     def _encoding(self) -> None:
         try:
             while True:
-                self._frames.put(self._encode(self._outbox.get()))
+                self._line.put(self._encode(self._outbox.get()))
+                self._encoded += 1
         finally:
-            self._frames.close()
+            self._line.complete()
 
     def _sending(self) -> None:
-        while True:
-            parts = self._frames.get()
-            try:
-                self._connection.send_parts(parts)
-                self._sent += 1
-            except ConnectionLost:
-                # A peer that gives up says why before it closes; that is the better error.
-                self._threads[2].join(_PATIENCE_S)
-                raise
+        self._line.pump()
 
     def _receiving(self) -> None:
         last = False
         try:
             while not last:
-                received = self._connection.receive()
+                received = self._line.receive()
                 last = isinstance(received.frame.message, _LAST)
                 self._received.put(received)
         finally:
@@ -152,7 +140,8 @@ class Duplex(Generic[Out, In]):
     def _decoding(self) -> None:
         try:
             while True:
-                self._inbox.put(self._decode(self._received.get()))
+                if (item := self._decode(self._received.get())) is not None:
+                    self._inbox.put(item)
         finally:
             self._inbox.close()
 
@@ -165,18 +154,25 @@ class Duplex(Generic[Out, In]):
             with self._failing:
                 if self._error is None or isinstance(error, PeerError):
                     self._error = error
-            self._abandon()
+            self._close_channels()
+            if isinstance(error, ConnectionLost):
+                self._line.end()
 
     def _abandon(self) -> None:
-        for channel in (self._outbox, self._frames, self._received, self._inbox):
+        self._close_channels()
+        self._line.end()
+
+    def _close_channels(self) -> None:
+        self._line.complete()
+        for channel in (self._outbox, self._received, self._inbox):
             channel.close(drop=True)
 
     def _raise(self) -> None:
         with self._failing:
-            raise self._error or ConnectionLost(f"{self._connection.peer} has ended the session")
+            raise self._error or ConnectionLost(f"{self._line.peer} has ended the session")
 
 
-def _farewell(error: BaseException) -> Error | None:
+def _last_words(error: BaseException) -> Error | None:
     """What to tell the peer about the end of this side; nothing where the peer knows or is gone."""
     if isinstance(error, (ConnectionLost, PeerError)):
         return None

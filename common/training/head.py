@@ -1,6 +1,6 @@
 """The head: the part of the model at the input side, and what it does in a step."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import compress
@@ -12,8 +12,10 @@ from common.codec import Codec, Context, Encoded
 from common.codec.buffers import dtype_name, to_bytes
 from common.errors import ProtocolError
 from common.partition.layout import pack, unpack
+from common.training.checkpoint import PendingStep, under
 from common.training.exchange import Answer, Outgoing, Upload, announced
 from common.training.optimizers import Updater
+from common.training.part_state import State, copied, flat, state_of_part
 from common.training.randomness import one_at_a_time, step_stream
 from common.training.session import AnswerOrder
 from common.wire.framing import Frame
@@ -32,7 +34,17 @@ class _Pending:
     """Shape and dtype of each that is due."""
     outputs: tuple[Tensor, ...] | None
     """With their graph, at K = 0; None where they are computed again."""
+    count: int = 0
+    """Samples."""
     coding_error: tuple[Tensor, ...] | None = None
+
+
+@dataclass(frozen=True)
+class HeadSnapshot:
+    """A head between two steps."""
+
+    state: State
+    pending: dict[int, _Pending]
 
 
 class Head:
@@ -75,7 +87,7 @@ class Head:
         device: torch.device | str = "cpu",
     ) -> None:
         self.part = part
-        self._updater = updater
+        self.updater = updater
         self.codec_up, self.codec_down = codec_up, codec_down
         self._gradients_wanted = tuple(gradients_wanted)
         self._groups = {True: groups, False: evaluation_groups}
@@ -117,7 +129,7 @@ class Head:
         if training:
             wanted = self._wanted(outputs)
             due = [(tuple(each.shape), dtype_name(each.dtype)) for each in compress(outputs, wanted)]
-            self._pending[step] = _Pending(epoch, inputs, wanted, due, outputs if keep else None)
+            self._pending[step] = _Pending(epoch, inputs, wanted, due, outputs if keep else None, len(labels))
         self._order.sent(step, len(labels), training)
         return Upload(step, epoch, training, outputs, labels, ids, wanted if training else (), drawn)
 
@@ -192,7 +204,39 @@ class Head:
             due = zip(compress(outputs, pending.wanted), gradients, strict=True)
             learnt = [(output, gradient) for output, gradient in due if output.requires_grad]
             torch.autograd.backward([output for output, _ in learnt], [gradient for _, gradient in learnt])
-        self._updater.apply(pending.epoch)
+        self.updater.apply(pending.epoch)
+
+    def snapshot(self) -> "HeadSnapshot":
+        """The state between two steps, in memory of its own; `finish` it where it is encoded."""
+        return HeadSnapshot(copied(state_of_part(self.part, self.updater)), dict(self._pending))
+
+    def finish(self, snapshot: "HeadSnapshot") -> tuple[dict[str, Tensor], list[PendingStep]]:
+        """Complete a snapshot behind the encoding of all uploads before it, in the thread that encodes."""
+        tensors = flat(snapshot.state, "head/")
+        pending = []
+        for step, each in snapshot.pending.items():
+            if each.outputs is not None:
+                raise ValueError("at K = 0 there is no checkpoint between a forward and its backward")
+            errors = each.coding_error or ()
+            for kind, values in (("inputs", each.inputs), ("errors", errors)):
+                tensors |= {f"{kind}/{step}/{i}": value.to("cpu", copy=True) for i, value in enumerate(values)}
+            forms = tuple((tuple(shape), dtype) for shape, dtype in each.gradients)
+            pending.append(PendingStep(step, each.epoch, each.count, len(each.inputs), len(errors), each.wanted, forms))
+        tensors |= {f"up/{name}": value.clone() for name, value in self.codec_up.state().items()}
+        return tensors, pending
+
+    def load(self, tensors: Mapping[str, Tensor], pending: Sequence[PendingStep]) -> None:
+        """Go on from what `finish` gave; the part and its optimizer have their state already."""
+        self.codec_up.load_state(under(tensors, "up/"))
+        self._pending = {}
+        for each in pending:
+            inputs = tuple(tensors[f"inputs/{each.step}/{i}"].to(self._device) for i in range(each.inputs))
+            errors = tuple(tensors[f"errors/{each.step}/{i}"] for i in range(each.errors))
+            gradients = [(shape, dtype) for shape, dtype in each.gradients]
+            self._pending[each.step] = _Pending(
+                each.epoch, inputs, each.wanted, gradients, None, each.count, errors or None
+            )
+            self._order.sent(each.step, each.count)
 
     def _run(self, step: int, inputs: tuple[Tensor, ...], training: bool) -> tuple[tuple[Tensor, ...], Tensor | None]:
         if self.part.training != training:

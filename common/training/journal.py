@@ -4,10 +4,11 @@ A step's stage times count work, not waiting: a thread's CPU time, or the time o
 threads that share a core add up to what the core had to do.
 """
 
+import copy
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -94,6 +95,17 @@ class Journal:
         """The numbers of a step that is over."""
         with self._lock:
             return self._steps.pop(step)
+
+    def under_way(self, steps: Iterable[int]) -> dict[int, StepNumbers]:
+        """The numbers so far of steps that are not over."""
+        with self._lock:
+            return {step: copy.deepcopy(self._steps[step]) for step in steps}
+
+    def put(self, numbers: Mapping[int, StepNumbers]) -> None:
+        """Go on from what `under_way` gave; whatever else is not over is forgotten."""
+        with self._lock:
+            self._steps.clear()
+            self._steps.update(numbers)
 
     def _add_span(self, track: str, name: str, step: int, start_s: float, seconds: float) -> None:
         if len(self.spans) < MAX_SPANS:

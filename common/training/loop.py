@@ -41,7 +41,17 @@ class Path:
     journal: Journal
 
 
-def train_epoch(
+@dataclass
+class Progress:
+    """How far an epoch is."""
+
+    forwarded: int = 0
+    """Forwards done."""
+    applied: int = 0
+    """Gradients applied."""
+
+
+def train_steps(
     path: Path,
     batches: Iterable[Batch],
     total: int,
@@ -51,40 +61,48 @@ def train_epoch(
     schedule: Schedule,
     stale_it: int,
     on_step: Callable[[StepDone], None],
+    at: Progress | None = None,
+    before: Callable[[int], bool] | None = None,
 ) -> None:
-    """Train on ``total`` batches; every gradient has been applied when this returns.
+    """Train on an epoch of ``total`` batches, or the rest of it; every gradient has been applied when this returns.
 
     Args:
         path: where the steps go.
-        batches: the epoch's batches.
-        total: how many there are.
-        epoch: number of the epoch, from 0.
+        batches: the epoch's batches that were not forwarded.
+        total: how many the epoch has.
+        epoch: its number, from 0.
         first_step: number of the epoch's first step; steps count through the run.
         schedule: when gradients are applied.
         stale_it: staleness bound K.
         on_step: told of each finished step.
+        at: how far the epoch is, kept up to date; from its beginning where it is not given.
+        before: asked before each forward, with the number of its step; where it says yes, there are no more forwards.
     """
     head, carrier, journal = path.head, path.carrier, path.journal
+    at = at or Progress()
     source = iter(batches)
-    forwarded = applied = 0
+    begun, end = at.applied, total
     while (
-        action := next_action(schedule, stale_it, total, forwarded, applied, applied + carrier.arrived())
+        action := next_action(schedule, stale_it, end, at.forwarded, at.applied, at.applied + carrier.arrived())
     ) is not Action.DONE:
         if action is Action.FORWARD:
-            step = first_step + forwarded
+            step = first_step + at.forwarded
+            if before and before(step):
+                end = at.forwarded
+                continue
             with journal.work("load", step):
                 batch = next(source)
             with journal.work("forward", step):
                 upload = head.forward(step, epoch, (batch.inputs,), batch.labels, batch.ids)
             carrier.submit(upload)
-            forwarded += 1
+            at.forwarded += 1
         else:
             answer = carrier.collect()
             with journal.work("backward", answer.step):
                 head.backward(answer)
-            steady = 0 < applied < total - stale_it
-            on_step(_done(answer, epoch, forwarded - applied - 1, journal, steady))
-            applied += 1
+            steady = begun < at.applied < total - stale_it and end == total
+            at.applied += 1
+            on_step(_done(answer, epoch, at.forwarded - at.applied, journal, steady))
 
 
 def evaluate(path: Path, batches: Iterable[Batch], *, epoch: int, window: int) -> Score:

@@ -3,11 +3,11 @@
 Both sides know the epoch of every step, so their learning rates are in step without a word about them.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer, RMSprop
 
 from common.errors import UsageError
@@ -46,14 +46,19 @@ def find_preset(name: str) -> Preset:
     return PRESETS[key]
 
 
+SLOTS = frozenset({"step", "momentum_buffer", "exp_avg", "exp_avg_sq", "square_avg"})
+"""What the presets' optimizers keep of a parameter."""
+
+
 class Updater:
     """Applies gradients to the parameters of one part."""
 
-    def __init__(self, preset: Preset, parameters: Iterable[nn.Parameter], learning_rate: float = 0.0) -> None:
+    def __init__(self, preset: Preset, part: nn.Module, learning_rate: float = 0.0) -> None:
         self._preset = preset
         self._learning_rate = learning_rate or preset.learning_rate
-        trainable = [each for each in parameters if each.requires_grad]
-        self.optimizer = preset.make(trainable, lr=self._learning_rate) if trainable else None
+        self._trainable = {name: each for name, each in part.named_parameters() if each.requires_grad}
+        parameters = list(self._trainable.values())
+        self.optimizer = preset.make(parameters, lr=self._learning_rate) if parameters else None
 
     def apply(self, epoch: int) -> None:
         """One optimizer step at the epoch's learning rate; gradients are cleared behind it."""
@@ -63,3 +68,28 @@ class Updater:
             group["lr"] = self._learning_rate * self._preset.rate(epoch)
         self.optimizer.step()
         self.optimizer.zero_grad()
+
+    def state(self) -> dict[tuple[str, str], Tensor]:
+        """What the optimizer keeps, by (parameter, slot); the tensors are its own."""
+        kept = self.optimizer.state if self.optimizer else {}
+        return {
+            (name, slot): value
+            for name, each in self._trainable.items()
+            for slot, value in kept.get(each, {}).items()
+            if isinstance(value, Tensor)
+        }
+
+    def load_state(self, state: Mapping[tuple[str, str], Tensor]) -> None:
+        """Go on from a `state`; parameters that are not in it begin anew.
+
+        Raises:
+            ValueError: a slot, or a shape, that no preset's optimizer has.
+        """
+        for (name, slot), value in state.items():
+            parameter = self._trainable.get(name)
+            if parameter is None or self.optimizer is None or slot not in SLOTS:
+                raise ValueError(f"{slot!r} of {name!r} is nothing that this optimizer keeps")
+            if value.shape != (() if slot == "step" else parameter.shape) or not value.is_floating_point():
+                raise ValueError(f"{slot!r} of {name!r} came with shape {tuple(value.shape)}")
+            device = "cpu" if slot == "step" else parameter.device
+            self.optimizer.state[parameter][slot] = value.to(device)

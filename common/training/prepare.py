@@ -8,19 +8,23 @@ from torch import nn
 
 from common.codec import Codec, make_codec
 from common.codec.limit import DEFAULT_MB, mebibytes
-from common.errors import UsageError
+from common.errors import ProtocolError, UsageError
 from common.partition import trace
 from common.partition.graph import Graph
 from common.partition.layout import most_bytes
+from common.partition.steps import state_of
 from common.training.digest import combined_digest, parameter_digests
 from common.training.head import Head
 from common.training.optimizers import Updater, find_preset
+from common.training.part_state import State, optimizer_state, put_values
 from common.training.randomness import one_at_a_time
 from common.training.tail import Objective, Tail
 from common.wire.messages import Job
 
 MAX_MODEL_BYTES = 4 << 30
 _ANOTHER_WAY = 4  # how much more may cross where a recorded model does not go the way of its recording
+STATE_COPIES = 4
+"""What training takes of a part's weights: themselves, gradients, two slots of the optimizer."""
 EXAMPLE_SIZE = 2
 """Samples of the batch that a model is traced with; BatchNorm trains on two or more."""
 
@@ -45,8 +49,20 @@ def prepare(build: Callable[[], nn.Module], input_shape: tuple[int, ...], seed: 
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = build()
-            example = torch.rand(EXAMPLE_SIZE, *input_shape)
+            example = _example(model, input_shape)
         return Prepared(trace(model, (example,)), combined_digest(parameter_digests(model)))
+
+
+def _example(model: nn.Module, input_shape: tuple[int, ...]) -> torch.Tensor:
+    """A random batch: numbers of words for a model that has a ``vocabulary`` of them, else values from 0 to 1."""
+    words = vocabulary(model)
+    return torch.randint(words, (EXAMPLE_SIZE, *input_shape)) if words else torch.rand(EXAMPLE_SIZE, *input_shape)
+
+
+def vocabulary(model: nn.Module) -> int:
+    """How many numbers of words a model knows, where it takes texts: its attribute ``vocabulary``; else 0."""
+    words = getattr(model, "vocabulary", 0)
+    return words if isinstance(words, int) else 0
 
 
 def _check_size(build: Callable[[], nn.Module]) -> None:
@@ -59,8 +75,24 @@ def _check_size(build: Callable[[], nn.Module]) -> None:
         )
 
 
-def make_head(prepared: Prepared, job: Job, *, device: str, taylor: bool, memory_mb: int = DEFAULT_MB) -> Head:
+def make_head(
+    prepared: Prepared,
+    job: Job,
+    *,
+    device: str,
+    taylor: bool,
+    memory_mb: int = DEFAULT_MB,
+    state: State | None = None,
+) -> Head:
     """The head of a job.
+
+    Args:
+        prepared: the model.
+        job: with the cut.
+        device: where the head computes.
+        taylor: correct gradients for the codec's error.
+        memory_mb: what codecs may remember.
+        state: of the part and its optimizer, where it is not the model's first one.
 
     Raises:
         UsageError: a codec that cannot be, or whose memory would be beyond ``memory_mb``.
@@ -70,8 +102,8 @@ def make_head(prepared: Prepared, job: Job, *, device: str, taylor: bool, memory
     graph.require_trainable(job.cut)
     part, _ = graph.parts(job.cut)
     return Head(
-        part.to(device),
-        Updater(find_preset(job.optim), part.parameters(), job.learning_rate),
+        part,
+        _updater(part, job, device, state),
         *_codecs(graph, job, memory_mb),
         gradients_wanted=graph.gradients_wanted(job.cut),
         groups=graph.groups(job.cut, training=True),
@@ -84,8 +116,16 @@ def make_head(prepared: Prepared, job: Job, *, device: str, taylor: bool, memory
     )
 
 
-def make_tail(prepared: Prepared, job: Job, *, device: str, objective: Objective, memory_mb: int = DEFAULT_MB) -> Tail:
-    """The tail of a job.
+def make_tail(
+    prepared: Prepared,
+    job: Job,
+    *,
+    device: str,
+    objective: Objective,
+    memory_mb: int = DEFAULT_MB,
+    state: State | None = None,
+) -> Tail:
+    """The tail of a job; see `make_head`.
 
     Raises:
         UsageError: a codec that cannot be, or whose memory would be beyond ``memory_mb``.
@@ -94,9 +134,10 @@ def make_tail(prepared: Prepared, job: Job, *, device: str, objective: Objective
     graph = prepared.graph
     graph.require_trainable(job.cut)
     _, part = graph.parts(job.cut)
+    _guard_words(part, graph, job.cut)
     return Tail(
-        part.to(device),
-        Updater(find_preset(job.optim), part.parameters(), job.learning_rate),
+        part,
+        _updater(part, job, device, state),
         *_codecs(graph, job, memory_mb),
         objective=objective,
         example=_forms(graph, job.cut, training=True),
@@ -109,6 +150,40 @@ def make_tail(prepared: Prepared, job: Job, *, device: str, objective: Objective
         seed=job.seed,
         device=device,
     )
+
+
+def _guard_words(part: nn.Module, graph: Graph, cut: int) -> None:
+    """Make a part that takes texts themselves refuse numbers of no word: on a GPU they would end the program."""
+    words = vocabulary(graph.model)
+    texts = {training: _inputs_crossing(graph, cut, training=training) if words else [] for training in (True, False)}
+
+    def check(module: nn.Module, received: tuple[torch.Tensor, ...]) -> None:
+        for each in (received[i] for i in texts[module.training]):
+            lowest, highest = int(each.min()), int(each.max())
+            if lowest < 0 or highest >= words:
+                raise ProtocolError(f"words from {lowest} to {highest} came; the model knows {words}, counted from 0")
+
+    if any(texts.values()):
+        part.register_forward_pre_hook(check)
+
+
+def _inputs_crossing(graph: Graph, cut: int, *, training: bool) -> list[int]:
+    """Which of the tensors that cross are the model's own inputs."""
+    inputs = graph.crossing(0, training=training)
+    return [i for i, leaf in enumerate(graph.crossing(cut, training=training)) if leaf in inputs]
+
+
+def _updater(part: nn.Module, job: Job, device: str, state: State | None) -> Updater:
+    """Put a part's state in place, and the part on its device; its optimizer, where that has left off."""
+    if state is not None:
+        put_values(part, state)
+    part.to(device)
+    part.train()  # its layers may be those of a part that has evaluated last
+    updater = Updater(find_preset(job.optim), part, job.learning_rate)
+    if state is not None:
+        own = {name for name, _ in part.named_parameters()}
+        updater.load_state({key: value for key, value in optimizer_state(state).items() if key[0] in own})
+    return updater
 
 
 def _forms(graph: Graph, cut: int, *, training: bool) -> list[tuple[tuple[int, ...], torch.dtype]]:
@@ -142,3 +217,9 @@ def largest_body(graph: Graph, job: Job) -> int:
     if graph.data_dependent:
         in_example = _ANOTHER_WAY * in_example + (1 << 20)
     return examples * in_example + job.batch_size * 16 + (1 << 16)
+
+
+def largest_frame(graph: Graph, job: Job) -> int:
+    """Bytes of the largest body of a session: of a step, or of blocks that move with their optimizer's state."""
+    weights = sum(value.nbytes for value in state_of(graph.model).values())
+    return max(largest_body(graph, job), STATE_COPIES * weights + (1 << 16))

@@ -7,10 +7,10 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+import msgspec
 from safetensors.torch import save_file
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
@@ -26,13 +26,12 @@ log = logging.getLogger(__name__)
 WARM_UP_STEPS = 5
 
 
-@dataclass
-class _Means:
+class _Means(msgspec.Struct):
     """Sums over steps, for their means."""
 
     steps: int = 0
     seconds: float = 0.0
-    stages_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    stages_s: dict[str, float] = msgspec.field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 
     def add(self, done: StepDone, seconds: float) -> None:
         self.steps += 1
@@ -41,11 +40,28 @@ class _Means:
             self.stages_s[stage] += value
 
 
+class Recorded(msgspec.Struct):
+    """What a run has recorded so far, in sums; part of each checkpoint."""
+
+    steady: _Means = msgspec.field(default_factory=_Means)
+    all: _Means = msgspec.field(default_factory=_Means)
+    bytes_up: int = 0
+    bytes_down: int = 0
+    samples: int = 0
+    wall_s: float = 0.0
+    """Since the run began, pauses left out."""
+    last_epoch: dict[str, float | None] = msgspec.field(default_factory=dict)
+    trained: tuple[float | None, int, int] = (0.0, 0, 0)
+    """Of the epoch that is not over: sum of losses (None where training has diverged), right answers, samples."""
+    moves: int = 0
+    moving_s: float = 0.0
+
+
 class Recorder:
     """The run folder of one run; a context manager.
 
     Args:
-        folder: the run's folder, made already.
+        folder: the run's folder, made already; one that has records is gone on with.
         config: what the run was asked, for ``config.json``.
         report_freq: every how many steps TensorBoard gets a point.
     """
@@ -53,18 +69,49 @@ class Recorder:
     def __init__(self, folder: Path, config: object, report_freq: int) -> None:
         self.folder = folder
         self._report_freq = report_freq
-        write_json(folder / "config.json", config)
-        write_json(folder / "environment.json", environment())
-        self._metrics: IO[str] = (folder / "metrics.jsonl").open("w")
+        if not (folder / "config.json").exists():
+            write_json(folder / "config.json", config)
+            write_json(folder / "environment.json", environment())
+        self._metrics: IO[str] = (folder / "metrics.jsonl").open("a")
         self._epochs = CsvTable(folder / "epochs.csv")
         self._board = SummaryWriter(str(folder))
-        self._steady, self._all = _Means(), _Means()
-        self._bytes_up = self._bytes_down = self._samples = 0
+        self._sums = Recorded()
         self._diverged = False
         self._started_s = time.perf_counter()
         self._before_s = self._started_s
-        self.last_epoch: dict[str, float] = {}
         self.trained = Score()
+        self.faults = self.resumes = 0
+        """Connections that broke, and how often training went on from a checkpoint."""
+        self.setting: dict[str, Any] = {}
+        """What of the plan may change from step to step, for the steps' rows."""
+
+    @property
+    def last_epoch(self) -> dict[str, float | None]:
+        """The row of the last epoch that is over."""
+        return self._sums.last_epoch
+
+    def state(self) -> Recorded:
+        """The sums of this moment."""
+        trained = (self.trained.loss_sum, self.trained.correct, self.trained.count)
+        sums = msgspec.structs.replace(self._sums, wall_s=self._wall_s(), trained=trained)
+        return msgspec.convert(msgspec.to_builtins(sums), Recorded)
+
+    def rewind(self, state: Recorded, step: int, epoch: int) -> None:
+        """Go on from the sums of a checkpoint: rows of ``step``, ``epoch`` and what is behind them are dropped."""
+        self._sums = state
+        loss_sum, correct, count = state.trained
+        self.trained = Score(math.nan if loss_sum is None else loss_sum, correct, count)
+        self._started_s = time.perf_counter() - state.wall_s
+        self._metrics.close()
+        path = self.folder / "metrics.jsonl"
+        rows = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(row for row in rows if row.endswith("\n") and json.loads(row)["step"] < step))
+        self._metrics = path.open("a")
+        self._epochs.keep(epoch)
+        self.epoch_goes_on()
+
+    def _wall_s(self) -> float:
+        return time.perf_counter() - self._started_s
 
     def __enter__(self) -> "Recorder":
         return self
@@ -74,9 +121,19 @@ class Recorder:
         self._board.close()
 
     def epoch_begins(self) -> None:
-        """The time of the first step counts from here, not from the evaluation before."""
-        self._before_s = time.perf_counter()
+        """The scores of an epoch begin anew."""
         self.trained = Score()
+        self.epoch_goes_on()
+
+    def epoch_goes_on(self) -> None:
+        """The time of the next step counts from here, not from what was done before (an evaluation, say)."""
+        self._before_s = time.perf_counter()
+
+    def moved(self, seconds: float) -> None:
+        """The cut has been moved, and nothing was trained meanwhile."""
+        self._sums.moves += 1
+        self._sums.moving_s += seconds
+        self.epoch_goes_on()
 
     def step(self, done: StepDone) -> None:
         """A training step is over."""
@@ -86,12 +143,12 @@ class Recorder:
             self._diverged = True
             log.warning("step %d: the loss is %s: training has diverged; a smaller --lr helps", done.step, done.loss)
         self.trained.add(done.loss, done.correct, done.count)
-        self._all.add(done, seconds)
+        self._sums.all.add(done, seconds)
         if done.steady and done.step >= WARM_UP_STEPS:
-            self._steady.add(done, seconds)
-        self._bytes_up += numbers.bytes_up
-        self._bytes_down += numbers.bytes_down
-        self._samples += done.count
+            self._sums.steady.add(done, seconds)
+        self._sums.bytes_up += numbers.bytes_up
+        self._sums.bytes_down += numbers.bytes_down
+        self._sums.samples += done.count
         row = {
             "step": done.step,
             "epoch": done.epoch,
@@ -103,6 +160,7 @@ class Recorder:
             "bytes_down": numbers.bytes_down,
             "step_s": seconds,
             "wall_s": done.ended_s - self._started_s,
+            **self.setting,
             **{f"{stage}_s": value for stage, value in numbers.stages_s.items()},
         }
         self._metrics.write(json.dumps(finite(row)) + "\n")
@@ -112,9 +170,9 @@ class Recorder:
 
     def epoch(self, number: int, score: Score) -> None:
         """An epoch and the evaluation behind it are over."""
-        self.last_epoch = {
+        self._sums.last_epoch = {
             "epoch": number,
-            "wall_s": round(time.perf_counter() - self._started_s, 3),
+            "wall_s": round(self._wall_s(), 3),
             "train_loss": self.trained.loss,
             "train_accuracy": self.trained.accuracy,
             "loss": score.loss,
@@ -134,14 +192,14 @@ class Recorder:
         write_trace(self.folder / "trace.json", spans)
         state = {name: value.contiguous() for name, value in head.state_dict().items()}
         save_file(state, self.folder / "head.safetensors")
-        means = self._steady if self._steady.steps else self._all
+        means = self._sums.steady if self._sums.steady.steps else self._sums.all
         steps = max(means.steps, 1)
         stages = {stage: value / steps for stage, value in means.stages_s.items()}
         step_time_s, limit_s = means.seconds / steps, max(stages.values())
         summary = {
-            "steps": self._all.steps,
-            "samples": self._samples,
-            "epochs": int(self.last_epoch.get("epoch", -1)) + 1,
+            "steps": self._sums.all.steps,
+            "samples": self._sums.samples,
+            "epochs": int(self.last_epoch.get("epoch") or 0) + bool(self.last_epoch),
             "accuracy": self.last_epoch.get("accuracy"),
             "loss": self.last_epoch.get("loss"),
             "train_loss": self.last_epoch.get("train_loss"),
@@ -149,13 +207,15 @@ class Recorder:
             "stages_s": stages,
             "limit_s": limit_s,
             "limit_ratio": step_time_s / limit_s if limit_s else None,
-            "steady_steps": self._steady.steps,
-            "training_s": self._all.seconds,
-            "bytes_up_per_step": self._bytes_up / max(self._all.steps, 1),
-            "bytes_down_per_step": self._bytes_down / max(self._all.steps, 1),
-            "faults": 0,
-            "resumes": 0,
-            "wall_s": time.perf_counter() - self._started_s,
+            "steady_steps": self._sums.steady.steps,
+            "training_s": self._sums.all.seconds,
+            "bytes_up_per_step": self._sums.bytes_up / max(self._sums.all.steps, 1),
+            "bytes_down_per_step": self._sums.bytes_down / max(self._sums.all.steps, 1),
+            "faults": self.faults,
+            "resumes": self.resumes,
+            "moves": self._sums.moves,
+            "moving_s": self._sums.moving_s,
+            "wall_s": self._wall_s(),
             "edge_peak_memory_bytes": peak_memory_bytes(),
             **facts,
         }

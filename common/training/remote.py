@@ -1,16 +1,58 @@
-"""The edge's side of the handshake: open a session on the control port, attach to it on the training port."""
+"""The edge's side of a session's connections: open it on the control port, attach on the training port, and again."""
 
+import logging
+import random
 import time
 from dataclasses import dataclass
 
+from common.errors import ConnectionLost, PeerError, SessionGone
+from common.naming import printable
 from common.records import software_version
+from common.training.line import Line
 from common.wire.admission import ClientSecurity
 from common.wire.framing import Limits
-from common.wire.messages import PROTOCOL, Attach, Attached, Job, Open, Opened, Ping, Pong
+from common.wire.messages import PROTOCOL, Attach, Attached, Job, Open, Opened, Ping, Pong, Resume
 from common.wire.tcp import IDLE_TIMEOUT_S, Connection, connect, expect
 
+log = logging.getLogger(__name__)
+
+RECONNECT_S = 300.0
+"""How long an edge tries to reach a server that was lost, unless its user says otherwise."""
+DEFAULT_WINDOW = 64
 _PINGS = 5
 _OPENING_TIMEOUT_S = 180.0  # the server builds and traces the model meanwhile
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """Where a server is, and how to talk to it."""
+
+    ip: str
+    port: int
+    """Training port."""
+    hyperport: int
+    """Control port."""
+    security: ClientSecurity | None = None
+    """What to ask of the server and to show to it, on both ports; None for no protection."""
+
+    def dial_control(self) -> Connection:
+        """A connection to the control port."""
+        return self._dial(self.hyperport, "--hyperport")
+
+    def dial_training(self) -> Connection:
+        """A connection to the training port."""
+        return self._dial(self.port, "--port")
+
+    def _dial(self, port: int, what: str) -> Connection:
+        connection = connect(self.ip, port, what=what)
+        if self.security is not None:
+            try:
+                self.security.introduce(connection, self.ip)
+            except BaseException:
+                connection.close()
+                raise
+        return connection
 
 
 @dataclass(frozen=True)
@@ -18,17 +60,31 @@ class OpenSession:
     """A session that a server has opened for this edge."""
 
     name: str
+    key: bytes
     control: Connection
     training: Connection
+    received: int
+    """Frames that the server has received; 0 of a new session."""
     rtt_s: float
     """Least round-trip time of some pings on the control port."""
     clock_offset_s: float
     """The server's clock minus this one's; right within half the round trip."""
     notes: tuple[str, ...]
+    checkpoint: int
+    """Where a resumed session goes on; 0 for a new one."""
 
 
 def open_session(
-    ip: str, port: int, hyperport: int, job: Job, largest_body: int, security: ClientSecurity | None = None
+    ip: str,
+    port: int,
+    hyperport: int,
+    job: Job,
+    largest_body: int,
+    security: ClientSecurity | None = None,
+    *,
+    window: int = DEFAULT_WINDOW,
+    resume: Resume | None = None,
+    received: dict[int, int] | None = None,
 ) -> OpenSession:
     """Ask a server for a session.
 
@@ -39,44 +95,121 @@ def open_session(
         job: what to train.
         largest_body: bytes of the largest body that an answer can have.
         security: what to ask of the server and to show to it, on both ports; None for no protection.
+        window: the most frames that will be without an answer at a time.
+        resume: the session to go on with, and from which checkpoints that can be.
+        received: for each of these checkpoints, the answers that had been applied.
 
     Raises:
         ConnectionLost: nobody listens there, or the connection broke.
         SecurityError: whoever listens there is not the server that this edge belongs to.
+        SessionGone: the server has none of the checkpoints.
         PeerError: the server refuses the job, and says why.
         ProtocolError: whoever listens there does not speak the protocol.
     """
-    control = _connect(ip, hyperport, "--hyperport", security)
+    cloud = Cloud(ip, port, hyperport, security)
+    control = cloud.dial_control()
     try:
-        control.send(Open(PROTOCOL, software_version(), job))
+        control.send(Open(PROTOCOL, software_version(), job, window, resume))
         control.set_timeout(_OPENING_TIMEOUT_S)
         opened = expect(control.receive().frame, Opened)
         rtt_s, offset_s = _compare_clocks(control)
-        training = _connect(ip, port, "--port", security)
+        training = cloud.dial_training()
     except BaseException:
         control.close()
         raise
     try:
-        training.send(Attach(opened.session))
-        expect(training.receive().frame, Attached)
+        has = (received or {}).get(opened.checkpoint, 0)
+        attached = _attach(training, opened.session, opened.key, has)
     except BaseException:
         training.close()
         control.close()
         raise
-    training.set_timeout(IDLE_TIMEOUT_S)
     training.set_limits(Limits(body_bytes=largest_body))
-    return OpenSession(opened.session, control, training, rtt_s, offset_s, opened.notes)
+    return OpenSession(
+        opened.session,
+        opened.key,
+        control,
+        training,
+        attached,
+        rtt_s,
+        offset_s,
+        opened.notes,
+        opened.checkpoint,
+    )
 
 
-def _connect(ip: str, port: int, what: str, security: ClientSecurity | None) -> Connection:
-    connection = connect(ip, port, what=what)
-    if security is not None:
+class Reattacher:
+    """Brings a session's training back when its connection has broken; what a `Line` restores itself by.
+
+    Args:
+        cloud: where to.
+        session: as opened.
+        largest_body: bytes of the largest body that an answer can have.
+        patience_s: how long to try, each time.
+    """
+
+    def __init__(self, cloud: Cloud, session: OpenSession, largest_body: int, patience_s: float) -> None:
+        self._cloud, self._session = cloud, session
+        self._limits = Limits(body_bytes=largest_body)
+        self._patience_s = patience_s
+
+    def __call__(self, line: Line, error: ConnectionLost) -> None:
+        """Attach anew, with pauses that grow and vary, so that the edges of a server do not all come at once.
+
+        Raises:
+            ConnectionLost: the server could not be reached for too long.
+            SessionGone: the server does not know the session: it was started anew, or has forgotten it.
+        """
+        lost_s, pause_s, reason = time.monotonic(), _FIRST_PAUSE_S, error
+        log.info("%s; connecting again", printable(str(error)))
+        while not line.ended:
+            try:
+                if self._attach(line):
+                    log.info("connected again after %.1f s", time.monotonic() - lost_s)
+                    return
+            except ConnectionLost as again:
+                reason = again
+            except SessionGone:
+                raise
+            except PeerError as refusal:  # a server that is full now may have room soon
+                reason = ConnectionLost(str(refusal))
+            left_s = self._patience_s - (time.monotonic() - lost_s)
+            if left_s <= 0:
+                raise ConnectionLost(f"{reason}; the server was away for {self._patience_s:g} s (--reconnect_s)")
+            line.pause(min(left_s, pause_s * random.uniform(0.5, 1.0)))
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def _attach(self, line: Line) -> bool:
+        connection = self._cloud.dial_training()
         try:
-            security.introduce(connection, ip)
+            generation, received = line.detach()
+            theirs = _attach(connection, self._session.name, self._session.key, received)
+            connection.set_limits(self._limits)
+            adopted = line.adopt(connection, generation, theirs)
         except BaseException:
             connection.close()
             raise
+        if not adopted:
+            connection.close()
+        return adopted or line.ended
+
+
+def reattach_control(cloud: Cloud, name: str, key: bytes) -> Connection:
+    """A control connection of a session that has lost its own."""
+    connection = cloud.dial_control()
+    try:
+        _attach(connection, name, key, 0)
+    except BaseException:
+        connection.close()
+        raise
     return connection
+
+
+def _attach(connection: Connection, session: str, key: bytes, received: int) -> int:
+    connection.send(Attach(session, key, received))
+    attached = expect(connection.receive().frame, Attached)
+    connection.set_timeout(IDLE_TIMEOUT_S)
+    return attached.received
 
 
 def _compare_clocks(control: Connection) -> tuple[float, float]:

@@ -42,6 +42,14 @@ class StepOrder:
         self._next = 0
         self._epoch = 0
 
+    def state(self) -> tuple[int, int]:
+        """The step that is due next, and the epoch of the last one."""
+        return self._next, self._epoch
+
+    def load_state(self, state: tuple[int, int]) -> None:
+        """Go on from a `state`."""
+        self._next, self._epoch = state
+
     def activations(self, message: Activations) -> None:
         """Check an upload as the tail receives it."""
         if not message.training:

@@ -68,7 +68,7 @@ class Tail:
         device: torch.device | str = "cpu",
     ) -> None:
         self.part = part
-        self._updater = updater
+        self.updater = updater
         self.codec_up, self.codec_down = codec_up, codec_down
         self._objective = objective
         examples = {True: example, False: evaluation_example}
@@ -82,7 +82,7 @@ class Tail:
         self._num_classes = num_classes
         self._seed = seed
         self._device = torch.device(device)
-        self._order = StepOrder()
+        self.order = StepOrder()
 
     def decode(self, frame: Frame) -> Upload:
         """The upload in a frame; what it announces is checked before anything is decoded.
@@ -93,7 +93,7 @@ class Tail:
         message = frame.message
         if not isinstance(message, Activations):
             raise ProtocolError(f"the peer sent {type(message).__name__} where activations were due")
-        self._order.activations(message)
+        self.order.activations(message)
         count = self._check(message, len(frame.buffers))
         crossing = len(message.payload.tensors)
         sent_labels, sent_ids, *state = frame.buffers[crossing:]
@@ -139,7 +139,7 @@ class Tail:
             loss, correct = self._objective(outputs, labels)
             if loss.requires_grad:
                 loss.backward()  # type: ignore[no-untyped-call]
-        self._updater.apply(upload.epoch)
+        self.updater.apply(upload.epoch)
         due = (
             gradients[i] if i in gradients else torch.zeros_like(each)
             for i, each in compress(enumerate(upload.tensors), upload.gradients_wanted)

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import msgspec
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Version of the messages; raised when a peer of the version before could not follow."""
 
 
@@ -50,7 +50,7 @@ class Job(Struct, frozen=True):
     model: str
     num_classes: int
     input_shape: tuple[int, ...]
-    """Shape of one sample, without the batch: (channels, height, width) for images."""
+    """Shape of one sample, without the batch: (channels, height, width) of an image, or (words,) of a text."""
     cut: int
     """Index of the cut point in the model's graph."""
     cut_name: str
@@ -60,7 +60,7 @@ class Job(Struct, frozen=True):
     graph_digest: str
     """Digest of the traced graph: both sides must mean the same model by the same cut."""
     weights_digest: str
-    """Digest of the whole model as initialised from the seed."""
+    """Digest of the whole model before training."""
     batch_size: int
     epochs: int
     optim: str
@@ -73,6 +73,12 @@ class Job(Struct, frozen=True):
     compress_down: str
     samples: int = 0
     """Training samples, as far as told: for codecs that remember something of each."""
+    vocabulary: int = 0
+    """How many numbers of words there are, where samples are texts (int64); 0 where they are images (float32)."""
+    frozen: int = 0
+    """Index of the cut point before which nothing is trained, and all computes as in evaluation."""
+    weights: str = ""
+    """What the model starts from, where that is not the seed alone: equal where both sides start from the same."""
 
 
 class Challenge(Struct, frozen=True, tag="challenge"):
@@ -94,21 +100,37 @@ class Welcome(Struct, frozen=True, tag="welcome"):
     proof: bytes
 
 
+class Resume(Struct, frozen=True, array_like=True):
+    """A session that an edge wants to go on with, from one of its own checkpoints."""
+
+    session: str
+    key: bytes
+    checkpoints: tuple[int, ...]
+    """Those that the edge has on disk: how many frames it had sent when each was taken."""
+
+
 class Open(Struct, frozen=True, tag="open"):
     """Edge -> cloud, first on the control port: asks for a session."""
 
     protocol: int
     software: str
     job: Job
+    window: int
+    """The most frames that the edge sends without having received their answers."""
+    resume: Resume | None = None
 
 
 class Opened(Struct, frozen=True, tag="opened"):
     """Cloud -> edge: the session exists and waits for its training connection."""
 
     session: str
+    key: bytes
+    """Shows that a connection is of the edge that opened the session."""
     software: str
     notes: tuple[str, ...] = ()
     """Sentences for the user, such as a difference that is allowed but should be known."""
+    checkpoint: int = 0
+    """Where a resumed session goes on: one of ``resume.checkpoints``, the newest that both sides have."""
 
 
 class Ping(Struct, frozen=True, tag="ping"):
@@ -125,13 +147,22 @@ class Pong(Struct, frozen=True, tag="pong"):
 
 
 class Attach(Struct, frozen=True, tag="attach"):
-    """Edge -> cloud, first on the training port: this connection belongs to that session."""
+    """Edge -> cloud, first on the training port: this connection belongs to that session, and replaces its last one.
+
+    On the control port likewise, where a control connection broke.
+    """
 
     session: str
+    key: bytes
+    received: int
+    """Frames of the session's training that have come down so far; what was sent behind them is sent again."""
 
 
 class Attached(Struct, frozen=True, tag="attached"):
-    """Cloud -> edge: training may begin."""
+    """Cloud -> edge: training may begin, or go on."""
+
+    received: int
+    """Frames that have come up so far."""
 
 
 class Activations(Struct, frozen=True, tag="activations", omit_defaults=True):
@@ -182,6 +213,52 @@ class Gradients(Struct, frozen=True, tag="gradients", omit_defaults=True):
     """One for each gradient, where they are not the tensors of ``payload`` themselves."""
 
 
+class Checkpoint(Struct, frozen=True, tag="checkpoint"):
+    """Edge -> cloud on the training port: keep the state as it is behind all that was sent before this."""
+
+    answered: int
+    """Answers that the edge has applied; the cloud keeps those behind them, too."""
+    copy: bool = False
+    """Whether the edge wants a copy of the tail's state, to train on alone if it must."""
+
+
+class Piece(Struct, frozen=True, array_like=True):
+    """One tensor of a part's state."""
+
+    name: str
+    """Of the parameter or buffer."""
+    slot: str
+    """What the optimizer keeps of it, such as ``exp_avg``; empty for the value itself."""
+    tensor: TensorSpec
+
+
+class Checkpointed(Struct, frozen=True, tag="checkpointed"):
+    """Cloud -> edge: the state is held, and the checkpoint before it is on disk. Buffers: one for each piece."""
+
+    pieces: tuple[Piece, ...] = ()
+    """The tail's state, where the edge wanted a copy."""
+
+
+class Move(Struct, frozen=True, tag="move"):
+    """Edge -> cloud on the training port, when every step was answered: cut the model elsewhere from now on.
+
+    Buffers: one for each piece, as it is in memory.
+    """
+
+    cut: int
+    cut_name: str
+    pieces: tuple[Piece, ...]
+    """State of what is in the tail from now on, and was not (or has changed at the edge)."""
+
+
+class Moved(Struct, frozen=True, tag="moved"):
+    """Cloud -> edge: done; with the state of what is in the head from now on, and was not. Buffers as in `Move`."""
+
+    pieces: tuple[Piece, ...] = ()
+    refusal: str = ""
+    """Why the cut stays where it is."""
+
+
 class Finish(Struct, frozen=True, tag="finish"):
     """Edge -> cloud on the training port: every step was answered, the run is over."""
 
@@ -192,11 +269,16 @@ class Finished(Struct, frozen=True, tag="finished"):
     digests: dict[str, str]
 
 
+class Bye(Struct, frozen=True, tag="bye"):
+    """Edge -> cloud, last of all: `Finished` has come, and the session may be forgotten."""
+
+
 class Error(Struct, frozen=True, tag="error"):
     """Either way, last on its connection: why the sender gives up."""
 
     code: str
-    """``denied`` (the connection), ``refused`` (the job), ``protocol`` (the peer's bytes), ``failed`` (the sender)."""
+    """``denied`` (the connection), ``refused`` (the job), ``gone`` (no such session here), ``protocol`` (the peer's
+    bytes), ``failed`` (the sender)."""
     text: str
 
 
@@ -212,7 +294,12 @@ Message: TypeAlias = (
     | Attached
     | Activations
     | Gradients
+    | Checkpoint
+    | Checkpointed
+    | Move
+    | Moved
     | Finish
     | Finished
+    | Bye
     | Error
 )

@@ -7,6 +7,7 @@ that waits costs nothing, and a bound counts only time in which no byte moved. A
 import errno
 import socket
 import ssl
+import struct
 import sys
 import time
 from collections.abc import Sequence
@@ -14,10 +15,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TypeVar
 
-from common.errors import ConnectionLost, PeerError, PeerSilent, ProtocolError
+from common.errors import ConnectionLost, PeerError, PeerSilent, ProtocolError, SessionGone
 from common.naming import printable
 from common.wire.framing import Buffer, Frame, FrameReader, Limits, frame_bytes, pack
-from common.wire.messages import Error, Message, Struct
+from common.wire.messages import Bye, Error, Message, Struct
 from common.wire.reasons import alert_reason
 from common.wire.stream import Overdue, Plain, Stream
 from common.wire.tls import NotTls, Tls
@@ -29,6 +30,7 @@ IDLE_TIMEOUT_S = 300.0
 HANDSHAKE_TIMEOUT_S = 15.0
 _FAREWELL_S = 1.0  # how long a refused peer may take to hear why
 _CHUNK_BYTES = 1 << 18  # received at a time: in cache when its checksum is taken
+_TCP_INFO = struct.Struct("@120xQQ")  # bytes acknowledged and received, in Linux's tcp_info
 _MAX_PARTS = 512  # of one sendmsg; the kernel's own limit (IOV_MAX) is 1024
 
 
@@ -54,6 +56,7 @@ class Connection:
         self._stream: Stream = self._plain
         self._reader = FrameReader(limits)
         self._deadline_s = 0.0
+        self._moved = 0
         try:
             self.peer = "{}:{}".format(*sock.getpeername()[:2])
             sock.settimeout(None)
@@ -87,6 +90,21 @@ class Connection:
         self._stream = tls
         self._reader = FrameReader(self._reader.limits, checksum=False)  # a peer may leave to TLS what TLS does
         return tls.peer_certificate
+
+    @property
+    def progress(self) -> int:
+        """A number that grows with each byte that the peer's machine has taken, or that has come from it.
+
+        Linux counts them; elsewhere it is what `send` and `receive` have handed to the kernel, or got.
+        """
+        if sys.platform == "linux":
+            try:
+                told = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+            except OSError:  # closed meanwhile
+                return self._moved
+            if len(told) == _TCP_INFO.size:
+                return sum(_TCP_INFO.unpack(told))
+        return self._moved
 
     def set_timeout(self, seconds: float) -> None:
         """How long `send` and `receive` wait without one byte moving; 0 for ever (keepalive still watches)."""
@@ -129,11 +147,12 @@ class Connection:
             if frames := self._reader.buffer_updated(n):
                 break
         if isinstance(frames[0].message, Error):
-            raise PeerError(f"{self.peer} {_verdict(frames[0].message)}")
+            kind = SessionGone if frames[0].message.code == "gone" else PeerError
+            raise kind(f"{self.peer} {_verdict(frames[0].message)}")
         return Received(frames[0], started, time.perf_counter() - started)
 
-    def refuse(self, error: Error) -> None:
-        """Send an error as the last frame and see that it arrives.
+    def refuse(self, error: Error | Bye) -> None:
+        """Send the last frame, mostly an error, and see that it arrives.
 
         What the peer is still sending is read and dropped for a moment: closing with unread bytes would reset
         the connection, and the error would be lost with it.
@@ -173,15 +192,19 @@ class Connection:
     def _receive_some(self, target: memoryview) -> int:
         try:
             # The reader never asks beyond the frame at hand, so waiting for all of it is safe.
-            return self._stream.receive_into(target)
+            n = self._stream.receive_into(target)
         except OSError as error:
             raise self._lost(error, "sent nothing") from error
+        self._moved += n
+        return n
 
     def _send_some(self, parts: list[Buffer]) -> int:
         try:
-            return self._stream.send(parts)
+            n = self._stream.send(parts)
         except OSError as error:
             raise self._lost(error, "took nothing") from error
+        self._moved += n
+        return n
 
     def _lost(self, error: OSError, inaction: str) -> ConnectionLost:
         if isinstance(error, Overdue):
@@ -239,6 +262,7 @@ def _verdict(error: Error) -> str:
     verbs = {
         "denied": "refused the connection",
         "refused": "refused the job",
+        "gone": "does not have the session",
         "protocol": "could not read what this side sent",
     }
     return f"{verbs.get(error.code, 'failed')}: {printable(error.text)}"

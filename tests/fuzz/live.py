@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from common.errors import ConnectionLost, PeerError
+from common.errors import ConnectionLost, PeerError, SessionGone
 from common.training.remote import OpenSession, open_session
 from common.training.serve import Server
 from common.wire.admission import ClientSecurity
@@ -164,12 +164,13 @@ class LiveFuzzer:
 
     def _attach_twice(self) -> str:
         with self._session(self._settings[0]) as session, self._connection(self._server.port) as second:
-            second.send(Attach(self._rng.choice((session.name, session.name.upper(), "", "0" * 8))))
+            name = self._rng.choice((session.name, session.name.upper(), "", "0" * 16))
+            second.send(Attach(name, self._rng.choice((bytes(16), b"", session.key[:-1])), self._rng.getrandbits(62)))
             try:
                 second.receive()
-            except PeerError as error:
-                return "refused" if "no session" in str(error) else f"another refusal: {error}"
-        raise AssertionError("a session was attached twice")
+            except SessionGone:
+                return "refused"
+        raise AssertionError("a session was attached to without its key")
 
     def _plain(self) -> str:
         """A client without TLS; it must be told so."""

@@ -10,19 +10,25 @@ from torch import Tensor, nn
 from common.errors import TandemError
 from common.training import Head, Tail
 from common.training.exchange import Outgoing
+from common.training.opening import Recipe
+from common.training.part_state import state_of_part, to_pieces
 from common.training.prepare import Prepared, largest_body, make_head, make_tail, prepare
-from common.training.serve import Recipe
 from common.wire.framing import Frame, FrameReader, feed, pack
 from common.wire.messages import (
     PROTOCOL,
     Attach,
     Attached,
+    Bye,
     Challenge,
+    Checkpoint,
+    Checkpointed,
     Error,
     Finish,
     Finished,
     Job,
     Message,
+    Move,
+    Moved,
     Open,
     Opened,
     Ping,
@@ -142,15 +148,19 @@ def session_frames(setting: Setting) -> list[tuple[Message, list[bytes]]]:
         Challenge(bytes(32)),
         Proof(bytes(32), bytes(32)),
         Welcome(bytes(32)),
-        Open(PROTOCOL, "tandem 0.1", setting.job),
-        Opened("0123abcd", "tandem 0.1", ("a note",)),
+        Open(PROTOCOL, "tandem 0.1", setting.job, 8),
+        Opened("0123abcd", bytes(16), "tandem 0.1", ("a note",)),
         Ping(7),
         Pong(7, 1.5),
-        Attach("0123abcd"),
-        Attached(),
+        Attach("0123abcd", b"", 0),
+        Attached(0),
+        Checkpoint(3, copy=True),
         Finish(),
+        Bye(),
         Finished({"out.weight": "0" * 32}),
         Error("failed", "a reason"),
     ]
-    with_buffers = [(each.message, [bytes(b) for b in each.buffers]) for each in (up, down)]
+    pieces, buffers = to_pieces(state_of_part(tail.part, tail.updater))
+    moving = [Outgoing(kind, buffers) for kind in (Move(1, "x", pieces), Moved(pieces), Checkpointed(pieces))]
+    with_buffers = [(each.message, [bytes(b) for b in each.buffers]) for each in (up, down, *moving)]
     return [*((message, []) for message in alone), *with_buffers]

@@ -24,7 +24,7 @@ PATIENCE_S = 12.0  # for a server that must have ended a connection; more than a
 def serving(run_dir: Path, security: ServerSecurity | None) -> Iterator[Server]:
     """A server that drops the silent within a second or two, and not within minutes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("common.training.serve.IDLE_TIMEOUT_S", 1.0)
+        patch.setattr("common.training.hosted.IDLE_TIMEOUT_S", 1.0)
         patch.setattr("common.training.serve._ATTACH_TIMEOUT_S", 1.0)
         server = Server(
             {WORKLOAD: RECIPE},
@@ -38,6 +38,7 @@ def serving(run_dir: Path, security: ServerSecurity | None) -> Iterator[Server]:
             security=security,
             admission=Admission(connections=64, handshake_s=HANDSHAKE_S),
             max_sessions=8,
+            away_s=0.5,
         )
         thread = threading.Thread(target=server.serve)
         thread.start()

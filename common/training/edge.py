@@ -1,0 +1,183 @@
+"""The edge's run from opening a session to its last step, whatever breaks in between.
+
+A connection that breaks is replaced under the training, which only waits. A server that was restarted has its sessions
+no more: then both sides go back to the newest checkpoint that both have, and the steps behind it are computed again.
+"""
+
+import logging
+from dataclasses import dataclass
+from typing import Protocol
+
+from common.errors import DataError, SessionGone
+from common.naming import printable
+from common.training.carrier import InProcess, Remote
+from common.training.checkpoint import CheckpointStore, read_facts
+from common.training.heartbeat import Heartbeat
+from common.training.line import Line
+from common.training.part_state import State, unflat
+from common.training.remote import RECONNECT_S, Cloud, OpenSession, Reattacher, open_session
+from common.training.station import Station, TailFacts, kept_answers
+from common.training.trainer import EdgeFacts, Trainer
+from common.wire.messages import Job, Resume
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Journey:
+    """How an edge travels: where its server is, and what it bears."""
+
+    cloud: Cloud
+    largest_body: int
+    """Bytes of the largest body that an answer can have."""
+    queue_limit: int
+    most_under_way: int
+    """Uploads without an answer collected."""
+    reconnect_s: float = RECONNECT_S
+
+    @property
+    def window(self) -> int:
+        """Frames without an answer received; between two uploads there may be a checkpoint."""
+        return 2 * self.most_under_way + 2
+
+
+def train_remotely(trainer: Trainer, journey: Journey, *, resume: bool = False) -> tuple[dict[str, str], OpenSession]:
+    """Train with a server; digests of the tail, and the session as it was opened last.
+
+    Args:
+        trainer: of the head.
+        journey: to the server.
+        resume: go on from the trainer's store.
+
+    Raises:
+        ConnectionLost: the server was away for too long.
+        SessionGone: the server has lost the session, and there is no checkpoint that both have.
+        TandemError: anything else that ends a run.
+    """
+    goes_on = resume
+    while True:
+        session = _open(trainer, journey, resume=goes_on)
+        if goes_on:
+            trainer.restore(session.checkpoint)
+            trainer.recorder.resumes += 1
+            log.info("training goes on from step %d", trainer.step)
+        try:
+            return _train(trainer, journey, session), session
+        except SessionGone as gone:
+            trainer.store.join()
+            if not trainer.store.numbers():
+                raise
+            log.warning("%s; going back to a checkpoint", printable(str(gone)))
+            goes_on = True
+
+
+class MakeStation(Protocol):
+    """Makes the other half of a session in this process."""
+
+    def __call__(self, job: Job, *, received: int = 0, state: State | None = None) -> Station:
+        """The station of a job; where it goes on, with the frames that came before and the tail's state."""
+
+
+def train_here(trainer: Trainer, make: MakeStation, store: CheckpointStore, *, resume: bool = False) -> dict[str, str]:
+    """Train with the tail in this process; digests of the tail.
+
+    Args:
+        trainer: of the head.
+        make: makes the other half.
+        store: its checkpoints.
+        resume: go on from the stores of both.
+
+    Raises:
+        DataError: there is no checkpoint to go on from.
+        TandemError: anything else that ends a run.
+    """
+    if resume:
+        numbers = set(trainer.store.numbers()) & set(store.numbers())
+        if not numbers:
+            raise DataError(f"{trainer.store.folder.parent} has no checkpoint to go on from")
+        number = max(numbers)
+        tensors, facts = store.read(number, TailFacts)
+        trainer.restore(number)
+        store.forget_behind(number)
+        station = make(facts.job, received=number, state=unflat(tensors, "tail/"))
+        station.load(tensors, facts)
+        trainer.recorder.resumes += 1
+        log.info("training goes on from step %d", trainer.step)
+        # The last one answers the checkpoint itself.
+        carrier = InProcess(
+            trainer.head, station, trainer.journal, tally=trainer.tally, answers=kept_answers(tensors)[:-1]
+        )
+    else:
+        carrier = InProcess(trainer.head, make(trainer.job), trainer.journal)
+    digests = trainer.run(carrier)
+    store.clear()
+    return digests
+
+
+def _open(trainer: Trainer, journey: Journey, *, resume: bool) -> OpenSession:
+    cloud = journey.cloud
+    wanted, received, job = None, {}, trainer.job
+    if resume:
+        facts = _facts(trainer)
+        newest = facts[max(facts)]
+        wanted = Resume(newest.session, newest.key, tuple(sorted(facts)))
+        received = {number: each.answered for number, each in facts.items()}
+        job = newest.job
+    session = open_session(
+        cloud.ip,
+        cloud.port,
+        cloud.hyperport,
+        job,
+        journey.largest_body,
+        cloud.security,
+        window=journey.window,
+        resume=wanted,
+        received=received,
+    )
+    for note in session.notes:
+        log.warning("note: %s", printable(note))
+    log.info(
+        "session %s at %s, round trip %.1f ms", printable(session.name, 64), session.training.peer, 1e3 * session.rtt_s
+    )
+    return session
+
+
+def _train(trainer: Trainer, journey: Journey, session: OpenSession) -> dict[str, str]:
+    trainer.session = (session.name, session.key)
+    trainer.journal.clock_offset_s = session.clock_offset_s
+    line = Line(
+        session.training,
+        restore=Reattacher(journey.cloud, session, journey.largest_body, journey.reconnect_s),
+        limit=journey.queue_limit,
+        sent=trainer.tally.sent,
+        received=trainer.tally.answered,
+    )
+    try:
+        with (
+            Heartbeat(journey.cloud, session, line),
+            Remote(
+                trainer.head,
+                line,
+                trainer.journal,
+                queue_limit=journey.queue_limit,
+                most_under_way=journey.most_under_way,
+                tally=trainer.tally,
+            ) as carrier,
+        ):
+            return trainer.run(carrier)
+    finally:
+        trainer.recorder.faults += line.breaks
+        trainer.recorder.resumes += line.returns
+
+
+def _facts(trainer: Trainer) -> dict[int, EdgeFacts]:
+    """What the readable ones of the trainer's checkpoints say."""
+    facts = {}
+    for number in trainer.store.numbers():
+        try:
+            facts[number] = read_facts(trainer.store.folder, number, EdgeFacts)
+        except DataError as error:
+            log.warning("%s", error)
+    if not facts:
+        raise DataError(f"{trainer.store.folder} has no checkpoint to go on from")
+    return facts

@@ -1,0 +1,207 @@
+"""From an edge's request to a session: the model built, cut and checked, its state fetched where it goes on."""
+
+import logging
+import re
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from torch import Tensor, nn
+
+from common.errors import JobRefused, SessionGone
+from common.naming import printable
+from common.partition.steps import state_of
+from common.training.checkpoint import CheckpointStore, kept_checkpoints
+from common.training.hosted import Hosted, Place
+from common.training.line import Parts
+from common.training.part_state import State, unflat
+from common.training.prepare import STATE_COPIES, Prepared, largest_body, largest_frame, make_tail, prepare
+from common.training.station import Station, TailFacts, kept_answers
+from common.training.tail import Objective
+from common.training.timed import busy_timer
+from common.wire.framing import Limits
+from common.wire.messages import Job, Open, Resume
+
+log = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 1 << 30
+"""Of a job's largest step, or of the blocks that move; what a session can make this server allocate for a frame."""
+_OF_THE_MOMENT = ("epochs", "cut", "cut_name", "splits", "split_index")
+_SESSION_NAME = re.compile(r"[0-9a-f]{16}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the server knows of a workload: how to build its model and what it optimises."""
+
+    build: Callable[[Job], nn.Module]
+    objective: Objective
+
+
+@dataclass(frozen=True)
+class Opener:
+    """Makes sessions.
+
+    Args:
+        recipes: workloads by name.
+        pinned: fields of the job that must have these values (those that the server was started with).
+        device: where the tails compute.
+        codec_memory_mb: what the codecs of a session may remember, in MiB.
+        run_dir: where checkpoints and trained tails go.
+        place: what the server gives each session.
+    """
+
+    recipes: Mapping[str, Recipe]
+    pinned: Mapping[str, Any]
+    device: str
+    codec_memory_mb: int
+    run_dir: Path
+    place: Place
+
+    def open(self, request: Open) -> tuple[Hosted, tuple[str, ...]]:
+        """A new session, or one that goes on from a checkpoint; and sentences for the edge's user.
+
+        Raises:
+            JobRefused: a job that this server will not carry out.
+            SessionGone: there is no checkpoint that both sides have.
+            TandemError: the model cannot be built, cut or trained.
+        """
+        job = request.job
+        prepared, notes = self._prepared(job)
+        name, key, state, received = secrets.token_hex(8), secrets.token_bytes(16), None, 0
+        folder = self.run_dir / f"{time.strftime('%Y%m%d-%H%M%S')}-server-{job.model}-{name}"
+        tensors: dict[str, Tensor] = {}
+        facts: TailFacts | None = None
+        if request.resume is not None:
+            name, key = request.resume.session, request.resume.key
+            folder = self._folder_of(name)
+        store = CheckpointStore(
+            folder / "checkpoints", kept_checkpoints(min(job.stale_it, request.window)), partial(_could_not, name)
+        )
+        if request.resume is not None:
+            received = _newest_common(store, request.resume)
+            tensors, facts = store.read(received, TailFacts)
+            job = _same_job(facts, request)
+            store.forget_behind(received)
+            state = unflat(tensors, "tail/")
+        station = self._station(prepared, job, store, key, received, state)
+        kept: list[Parts] = []
+        if facts is not None:
+            station.load(tensors, facts)
+            kept = kept_answers(tensors)
+        session = Hosted(
+            name,
+            key,
+            station,
+            folder,
+            limits=Limits(body_bytes=self._body(prepared, job)),
+            window=request.window,
+            place=self.place,
+            received=received,
+            kept=kept,
+        )
+
+        def allow(moved: Job) -> None:
+            session.grow(self._body(prepared, moved))
+
+        station.allow = allow
+        session.memory_bytes = _memory(station, request.window, largest_body(prepared.graph, job))
+        return session, notes
+
+    def _prepared(self, job: Job) -> tuple[Prepared, tuple[str, ...]]:
+        """The model of a job, if this server takes it."""
+        for name, value in self.pinned.items():
+            if getattr(job, name) != value:
+                raise JobRefused(
+                    f"this server was started with --{name} {value}, the client with {getattr(job, name)}; "
+                    "start both with the same"
+                )
+        if job.workload not in self.recipes:
+            raise JobRefused(f"this server has no workload {job.workload!r}; it has {', '.join(self.recipes)}")
+        recipe = self.recipes[job.workload]
+        prepared = prepare(lambda: recipe.build(job), job.input_shape, job.seed)
+        if prepared.graph.digest != job.graph_digest:
+            raise JobRefused(
+                f"{job.model} is another model here than at the client (graph {prepared.graph.digest[:8]} against "
+                f"{job.graph_digest[:8]}); install the same version of Tandem and torch on both machines"
+            )
+        if prepared.weights_digest != job.weights_digest:
+            return prepared, ("the seed gives other first weights on the server (another processor or torch version)",)
+        return prepared, ()
+
+    def _station(
+        self, prepared: Prepared, job: Job, store: CheckpointStore, key: bytes, received: int, state: State | None
+    ) -> Station:
+        make = partial(
+            make_tail,
+            prepared,
+            device=self.device,
+            objective=self.recipes[job.workload].objective,
+            memory_mb=self.codec_memory_mb,
+        )
+        station = Station(
+            prepared.graph,
+            job,
+            make,
+            busy_timer(self.device),
+            store=store,
+            key=key,
+            received=received,
+            state=state,
+        )
+        prepared.graph.forget_weights()  # the head's are the edge's to keep
+        return station
+
+    @staticmethod
+    def _body(prepared: Prepared, job: Job) -> int:
+        """Bytes of the largest body that the edge may send."""
+        step = largest_body(prepared.graph, job)
+        if step > MAX_BODY_BYTES:
+            raise JobRefused(
+                f"a step of this job may take {step} bytes on the wire, this server takes "
+                f"{MAX_BODY_BYTES}; choose a smaller --batch_size, or another cut"
+            )
+        return min(MAX_BODY_BYTES, largest_frame(prepared.graph, job))
+
+    def _folder_of(self, name: str) -> Path:
+        found = sorted(self.run_dir.glob(f"*-server-*-{name}")) if _SESSION_NAME.fullmatch(name) else []
+        if not found:
+            raise SessionGone(f"there is no checkpoint of session {printable(name, 64)!r} in {self.run_dir}")
+        return found[-1]
+
+
+def _newest_common(store: CheckpointStore, resume: Resume) -> int:
+    mine = store.numbers()
+    common = set(mine) & set(resume.checkpoints)
+    if not common:
+        raise SessionGone(
+            f"session {resume.session} has checkpoints {list(mine)} here and {list(resume.checkpoints)[:9]} at the "
+            "client; none is on both sides"
+        )
+    return max(common)
+
+
+def _same_job(facts: TailFacts, request: Open) -> Job:
+    """The job of a resumed session. Only what does not change what was trained may be another than before."""
+    if request.resume is None or not secrets.compare_digest(facts.key, request.resume.key):
+        raise SessionGone("no session of this name is yours")
+    for field in msgspec.structs.fields(Job):
+        before, now = getattr(facts.job, field.name), getattr(request.job, field.name)
+        if field.name not in _OF_THE_MOMENT and before != now:
+            raise JobRefused(f"the session was trained with {field.name} {before}, and is resumed with {now}")
+    return msgspec.structs.replace(facts.job, epochs=request.job.epochs)
+
+
+def _memory(station: Station, window: int, body: int) -> int:
+    """What a session may take: its part's state, and as many steps as may be under way."""
+    weights = sum(value.nbytes for value in state_of(station.tail.part).values())
+    return STATE_COPIES * weights + (min(window, 1 + station.job.stale_it) + 1) * body
+
+
+def _could_not(name: str, words: str) -> None:
+    log.warning("session %s: %s", name, words)

@@ -1,0 +1,201 @@
+"""The cloud's half of a session, without its connections: what comes up, what the tail makes of it, what goes down.
+
+Three stages, which may each have a thread of their own: `decode`, `act`, `encode`. What is asked for between two steps
+(a checkpoint, another cut) goes through the same stages in the order in which it came, so that each of them adds what
+belongs to it, as it is behind the steps before.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+import msgspec
+import torch
+from torch import Tensor
+
+from common.errors import CodecError, PartitionError, ProtocolError, UsageError
+from common.partition.graph import Graph
+from common.partition.steps import state_of
+from common.training.checkpoint import CheckpointStore, under
+from common.training.exchange import Answer, Upload
+from common.training.line import Parts
+from common.training.part_state import State, copied, flat, from_pieces, only, state_of_part, to_pieces
+from common.training.tail import Tail
+from common.training.timed import TimedTail
+from common.wire.framing import pack
+from common.wire.messages import Bye, Checkpoint, Checkpointed, Finish, Finished, Job, Move, Moved
+from common.wire.tcp import Received
+
+
+class MakeTail(Protocol):
+    """Makes the tail of a job; see `common.training.prepare.make_tail`."""
+
+    def __call__(self, job: Job, *, state: State | None = None) -> Tail:
+        """The tail, with a state where it is not the model's first one."""
+
+
+class TailFacts(msgspec.Struct, frozen=True):
+    """What is no tensor of a tail's checkpoint."""
+
+    job: Job
+    """With the cut of the moment."""
+    key: bytes
+    answered: int
+    """Answers that the edge had applied."""
+    next_step: int
+    epoch: int
+
+
+@dataclass
+class Snapshot:
+    """A tail's checkpoint on its way through the stages."""
+
+    number: int
+    answered: int
+    copy: bool
+    order: tuple[int, int]
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    state: State = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Moving:
+    message: Move
+    buffers: tuple[memoryview, ...]
+
+
+Arrived: TypeAlias = Upload | Snapshot | _Moving | Finish | Bye
+Leaving: TypeAlias = Answer | Snapshot | tuple[Moved, State] | Finished
+
+
+class Station:
+    """Holds a tail, and replaces it when the cut moves.
+
+    Args:
+        graph: of the model; its weights are in the parts.
+        job: what is trained.
+        make: makes a tail of it.
+        timer: see `common.training.timed.busy_timer`.
+        store: where checkpoints go; None keeps none.
+        answers: the answers that were encoded, from a number on.
+        key: of the session.
+        received: frames that came before.
+        state: of the tail, where it is not the model's first one.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        job: Job,
+        make: MakeTail,
+        timer: Callable[[], Callable[[], float]],
+        *,
+        store: CheckpointStore | None = None,
+        answers: Callable[[int], list[Parts]] | None = None,
+        key: bytes = b"",
+        received: int = 0,
+        state: State | None = None,
+    ) -> None:
+        self.job = job
+        self._graph, self._make, self._timer = graph, make, timer
+        self.store, self.answers, self._key = store, answers, key
+        self._received = received
+        self.tail = make(job, state=state)
+        self._timed = TimedTail(self.tail, timer)
+        self.allow: Callable[[Job], None] = _anything
+        """Raises UsageError where a job, cut as the edge asks, is more than this side takes."""
+
+    def decode(self, received: Received) -> Arrived:
+        """What a frame is about.
+
+        Raises:
+            ProtocolError: a message that is not due.
+        """
+        self._received += 1
+        message = received.frame.message
+        if isinstance(message, (Finish, Bye)):
+            return message
+        if isinstance(message, Checkpoint):
+            tensors = {f"up/{name}": value.clone() for name, value in self.tail.codec_up.state().items()}
+            return Snapshot(self._received, message.answered, message.copy, self.tail.order.state(), tensors)
+        if isinstance(message, Move):
+            return _Moving(message, received.frame.buffers)
+        return self._timed.decode(received)
+
+    def act(self, item: Arrived) -> Leaving:
+        """Do it."""
+        if isinstance(item, Upload):
+            return self._timed.step(item)
+        if isinstance(item, Snapshot):
+            item.state = copied(state_of_part(self.tail.part, self.tail.updater))
+            return item
+        if isinstance(item, _Moving):
+            return self._move(item)
+        return Finished(self._timed.digests())
+
+    def encode(self, item: Leaving) -> Parts:
+        """The frame that answers."""
+        if isinstance(item, Answer):
+            return self._timed.encode(item)
+        if isinstance(item, Snapshot):
+            return self._keep(item)
+        if isinstance(item, Finished):
+            return pack(item)
+        message, state = item
+        pieces, buffers = to_pieces(state)
+        return pack(msgspec.structs.replace(message, pieces=pieces), buffers)
+
+    def load(self, tensors: dict[str, Tensor], facts: TailFacts) -> None:
+        """Go on from a checkpoint; the tail was made with its state already."""
+        for codec, prefix in ((self.tail.codec_up, "up/"), (self.tail.codec_down, "down/")):
+            codec.load_state({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+        self.tail.order.load_state((facts.next_step, facts.epoch))
+
+    def _keep(self, item: Snapshot) -> Parts:
+        """Complete a checkpoint behind all answers before it, and begin to write it."""
+        pieces, buffers = to_pieces(item.state) if item.copy else ((), ())
+        parts = pack(Checkpointed(pieces), buffers)
+        if self.store is not None and self.answers is not None:
+            tensors = item.tensors | flat(item.state, "tail/")
+            tensors |= {f"down/{name}": value.clone() for name, value in self.tail.codec_down.state().items()}
+            for i, answer in enumerate([*self.answers(item.answered), parts]):
+                joined = bytearray(b"".join(answer))
+                tensors[f"answers/{item.answered + i}"] = torch.frombuffer(joined, dtype=torch.uint8)
+            self.store.write(item.number, tensors, TailFacts(self.job, self._key, item.answered, *item.order))
+        return parts
+
+    def _move(self, item: _Moving) -> tuple[Moved, State]:
+        """Cut elsewhere; where that cannot be, all stays as it is, and the edge is told why."""
+        message = item.message
+        try:
+            came = from_pieces(message.pieces, item.buffers)
+        except (CodecError, ValueError) as error:
+            raise ProtocolError(f"the state of moving blocks cannot be read: {error}") from None
+        job = msgspec.structs.replace(self.job, cut=message.cut, cut_name=message.cut_name, splits=-1, split_index=-1)
+        old = state_of_part(self.tail.part, self.tail.updater)
+        try:
+            self._graph.require_trainable(job.cut)
+            self.allow(job)
+            _, bare = self._graph.parts(job.cut)
+            names = state_of(bare).keys()
+            if foreign := sorted({name for name, _ in came} - names):
+                raise ProtocolError(f"the state of {foreign[0]} came, which is not behind cut {job.cut}")
+            tail = self._make(job, state={**only(old, names), **came})
+        except (PartitionError, UsageError) as error:
+            return Moved(refusal=str(error)), {}
+        except ValueError as error:
+            raise ProtocolError(f"the state of moving blocks does not fit: {error}") from None
+        tail.order.load_state(self.tail.order.state())
+        leaving = only(old, {name for name, _ in old} - names)
+        self.job, self.tail, self._timed = job, tail, TimedTail(tail, self._timer)
+        return Moved(), leaving
+
+
+def kept_answers(tensors: Mapping[str, Tensor]) -> list[Parts]:
+    """The answers in a tail's checkpoint that its edge had not applied, oldest first; the last is that to itself."""
+    answers = {int(number): value for number, value in under(tensors, "answers/").items()}
+    return [[answers[number].numpy().data] for number in sorted(answers)]
+
+
+def _anything(job: Job) -> None:
+    """Takes any job."""
