@@ -5,12 +5,13 @@ from common.config import parse
 from common.wire.security import client_security
 from discriminative.options import ClientOptions, check_ports
 from discriminative.recipe import plan_job
+from discriminative.resume import with_saved
 from discriminative.train import report, train_in_process, train_with_server
 
 
 def main() -> None:
     """Train the job of the command line; with the whole model on the edge no server is needed."""
-    options = parse(ClientOptions)
+    options = with_saved(parse(ClientOptions))
     options.prepare()
     check_ports(port=options.port, hyperport=options.hyperport)
     security = client_security(options.ip, options.security, insecure=options.insecure)

@@ -12,6 +12,7 @@ from common.codec import load_own, make_codec
 from common.codec.limit import DEFAULT_MB
 from common.errors import UsageError
 from common.records import check_run_dir
+from common.training.hosted import AWAY_S
 from common.training.optimizers import find_preset
 from common.training.remote import RECONNECT_S
 
@@ -92,6 +93,25 @@ class ServerOptions(ComputeOptions):
     """Folder of `python -m common.wire.security create`: clients need TLS 1.3 and its token; or $TANDEM_SECURITY."""
     insecure: bool = False
     """Without encryption and token where other machines can connect, on a network that you trust."""
+    max_sessions: int = 128
+    """Sessions at the same time; more are refused."""
+    away_s: float = AWAY_S
+    """How long a session waits for its edge to come back; its checkpoints stay."""
+    share: Literal["none", "tail", "average"] = "none"
+    """What sessions of the same job have in common: a tail that all train in turn (SplitFed-V2), or the average of
+    their parts behind each epoch (SplitFed-V1)."""
+    clients: int = 1
+    """Edges that must have come before the first average."""
+
+    def check(self) -> None:
+        """Raises UsageError where values make no sense."""
+        for name, low in (("max_sessions", 1), ("clients", 1), ("away_s", 0)):
+            if not getattr(self, name) >= low:
+                raise UsageError(f"--{name} is {getattr(self, name)}; it must be {low} or more")
+        if self.clients > 1 and self.share != "average":
+            raise UsageError("--clients says how many take part in the first mean of --share average; add that")
+        if self.clients > self.max_sessions:
+            raise UsageError(f"--clients {self.clients} could never come: --max_sessions is {self.max_sessions}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,23 +1,25 @@
-"""Image classification as a recipe: model, data, loss and metric; and the job of a command line."""
+"""Classification of images and texts as a recipe: model, data, loss and metric; and the job of a command line."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from common.codec.grammar import parse_spec
-from common.datasets.batches import Batches
-from common.datasets.images import DataSet
-from common.datasets.registry import load_dataset
+from common.datasets.batches import Batches, Data
+from common.datasets.registry import load_dataset, load_texts
 from common.errors import JobRefused, PartitionError, UsageError
+from common.models.first_weights import FirstWeights, first_weights
 from common.models.own import OWN_PREFIX, choose_model
 from common.models.registry import Choice, choose
 from common.partition.graph import Graph
 from common.partition.points import CutPoint
+from common.training.moving import find_cut
+from common.training.opening import Recipe
 from common.training.prepare import Prepared, prepare
-from common.training.serve import Recipe
 from common.wire.messages import Job
+from discriminative.building import Building, require_same_weights
 from discriminative.options import JobOptions
 
 log = logging.getLogger(__name__)
@@ -30,11 +32,17 @@ def objective(outputs: Any, labels: Tensor) -> tuple[Tensor, int]:
     return nn.functional.cross_entropy(outputs, labels), int((outputs.argmax(1) == labels).sum())
 
 
-def make_recipe(chosen: Choice | None = None) -> Recipe:
+def make_recipe(chosen: Choice | None = None, weights: FirstWeights | None = None) -> Recipe:
     """The recipe of a server that serves one chosen model only, or all that have a name.
 
-    What a job names is looked up among the names that the project itself knows; it never loads a file.
+    What a job names is looked up among the names that the project itself knows; it never loads a file. Weights are
+    those that the server was started with.
+
+    Raises:
+        UsageError: there are no such weights for the chosen model.
     """
+    if chosen is not None and weights is not None:
+        weights.label(chosen.name)  # better told now than to every client
 
     def build(job: Job) -> nn.Module:
         if chosen is None and job.model.startswith(OWN_PREFIX):
@@ -43,12 +51,15 @@ def make_recipe(chosen: Choice | None = None) -> Recipe:
                 f"--model path/to/file.py:{job.model.removeprefix(OWN_PREFIX)}"
             )
         model = chosen or choose(job.model)
-        if job.input_shape != model.input_shape:  # what a job costs is this server's to say, not the client's
+        # What a job costs is this server's to say, not the client's.
+        asked, here = (job.input_shape, job.vocabulary), (model.input_shape, model.vocabulary)
+        if asked != here:
             raise JobRefused(
-                f"samples of {job.model} have shape {model.input_shape} here, at the client {job.input_shape}; "
+                f"samples of {job.model} have shape {_form(*here)} here, at the client {_form(*asked)}; "
                 "install the same version of Tandem on both machines"
             )
-        return model.build(job.num_classes, dropout=job.dropout)
+        require_same_weights(job, weights)
+        return Building(model, job.num_classes, job.dropout, weights, job.frozen)()
 
     return Recipe(build, objective)
 
@@ -60,7 +71,7 @@ class Plan:
     job: Job
     prepared: Prepared
     cut: CutPoint
-    data: DataSet
+    data: Data
     train: Batches
     test: Batches
 
@@ -78,16 +89,14 @@ def plan_job(options: JobOptions) -> Plan:
     """
     options.check()
     model = choose_model(options.model)
-    data = load_dataset(
-        options.dataset,
-        options.data_path,
-        num_classes=options.num_classes,
-        input_shape=model.input_shape,
-        seed=options.seed,
-    )
-    prepared = prepare(
-        lambda: model.build(options.num_classes, dropout=options.dropout), model.input_shape, options.seed
-    )
+    data = _load(model, options)
+    weights = first_weights(options.pretrained, options.weights)
+    dropout = model.dropout if options.dropout is None else options.dropout
+    building = Building(model, options.num_classes, dropout, weights)
+    prepared = prepare(building, model.input_shape, options.seed)
+    if options.freeze:
+        building = replace(building, frozen=_last_frozen(prepared.graph, options))
+        prepared = prepare(building, model.input_shape, options.seed)
     for refusal in prepared.graph.report:
         log.info("%s is traced by %s; not by %s", model.name, prepared.graph.front_end, refusal)
     cut, splits, split_index = _choose_cut(prepared.graph, options)
@@ -112,23 +121,65 @@ def plan_job(options: JobOptions) -> Plan:
         seed=options.seed,
         # With all of the model on the edge nothing crosses: there is nothing to wait for or to compress.
         stale_it=0 if edge_only else options.stale_it,
-        dropout=options.dropout,
+        dropout=dropout,
         compress_up=up,
         compress_down=down,
         samples=len(data.train.labels),
+        vocabulary=model.vocabulary,
+        frozen=building.frozen,
+        weights="" if weights is None else weights.label(model.name),
     )
     train = Batches(data.train, data, options.batch_size, options.seed, True, options.workers)
     test = Batches(data.test, data, options.batch_size, options.seed, False, options.workers)
     return Plan(job, prepared, cut, data, train, test)
 
 
-def _check_repeats(up: str, data: DataSet) -> None:
+def _load(model: Choice, options: JobOptions) -> Data:
+    """The data set of the command line, of what the model takes."""
+    if model.vocabulary:
+        return load_texts(
+            options.dataset,
+            options.data_path,
+            num_classes=options.num_classes,
+            length=model.input_shape[0],
+            vocabulary=model.vocabulary,
+            seed=options.seed,
+        )
+    images = load_dataset(
+        options.dataset,
+        options.data_path,
+        num_classes=options.num_classes,
+        input_shape=model.input_shape,
+        seed=options.seed,
+    )
+    return images if options.augment else replace(images, augment=False)
+
+
+def _form(shape: tuple[int, ...], vocabulary: int) -> str:
+    return f"{shape} of {vocabulary} words" if vocabulary else str(shape)
+
+
+def _last_frozen(graph: Graph, options: JobOptions) -> int:
+    """The cut point behind the frozen slices."""
+    try:
+        slices = graph.slices(options.splits or graph.blocks)
+    except PartitionError as error:
+        raise UsageError(f"{options.model}: {error}") from None
+    if options.freeze >= len(slices) - 1:
+        raise UsageError(
+            f"--freeze is {options.freeze}, but {options.model} is in {len(slices) - 1} slices here: nothing would be "
+            "left to train"
+        )
+    return slices[options.freeze]
+
+
+def _check_repeats(up: str, data: Data) -> None:
     """Raises UsageError where a codec compares samples with themselves that are never the same twice."""
     if parse_spec(up).memory == "delta" and data.augment:
         raise UsageError(
             f"--compress_up {up} sends what changed since a sample was seen last, and {data.name} is cropped and "
             f"mirrored at random, anew each time; use {up.replace('delta+', '')}, or images that are not augmented "
-            "(npz:FILE)"
+            "(--no_augment)"
         )
 
 
@@ -136,7 +187,7 @@ def _choose_cut(graph: Graph, options: JobOptions) -> tuple[CutPoint, int, int]:
     """The cut point, and the slices it was chosen by (-1 where it was named)."""
     try:
         if options.cut:
-            return _named_cut(graph, options.cut), -1, -1
+            return find_cut(graph, options.cut), -1, -1
         slices = graph.slices(options.splits or graph.blocks)
         splits = len(slices) - 1
         index = 1 if options.split_index is None else options.split_index
@@ -145,13 +196,3 @@ def _choose_cut(graph: Graph, options: JobOptions) -> tuple[CutPoint, int, int]:
         return graph.find(slices[index]), splits, index
     except PartitionError as error:
         raise UsageError(f"{options.model}: {error}") from None
-
-
-def _named_cut(graph: Graph, cut: str) -> CutPoint:
-    """By name; where nothing has that name, a number is an index (in a plain `nn.Sequential` numbers are names)."""
-    try:
-        return graph.find(cut)
-    except PartitionError:
-        if not cut.isdigit():
-            raise
-        return graph.find(int(cut))

@@ -3,9 +3,11 @@
 from common.codec import load_own, make_codec
 from common.command import run_command
 from common.config import parse
+from common.models.first_weights import first_weights
 from common.models.own import choose_model
 from common.training.optimizers import find_preset
 from common.training.serve import Server
+from common.training.sharing import Share
 from common.wire.security import server_security
 from discriminative.options import ServerOptions, check_ports
 from discriminative.recipe import WORKLOAD, make_recipe
@@ -15,6 +17,7 @@ def main() -> None:
     """Serve sessions until interrupted."""
     options = parse(ServerOptions)
     options.prepare()
+    options.check()
     check_ports(port=options.port, hyperport=options.hyperport)
     security = server_security(options.ip, options.security, insecure=options.insecure)
     pinned = {
@@ -31,7 +34,7 @@ def main() -> None:
     if options.optim is not None:
         find_preset(options.optim)
     server = Server(
-        {WORKLOAD: make_recipe(chosen)},
+        {WORKLOAD: make_recipe(chosen, first_weights(options.pretrained, options.weights))},
         pinned=pinned,
         ip=options.ip,
         port=options.port,
@@ -41,6 +44,10 @@ def main() -> None:
         run_dir=options.run_dir,
         codec_memory_mb=options.codec_memory_mb,
         security=security,
+        max_sessions=options.max_sessions,
+        away_s=options.away_s,
+        share=Share(options.share),
+        clients=options.clients,
     )
     print(f"listening on {options.ip}, port {server.port}, hyperport {server.hyperport}", flush=True)
     try:

@@ -14,6 +14,7 @@ from common.training.checkpoint import CheckpointStore, kept_checkpoints
 from common.training.control import Control, ControlPort
 from common.training.edge import Journey, train_here, train_remotely
 from common.training.journal import Journal
+from common.training.moving import find_cut
 from common.training.part_state import State
 from common.training.prepare import largest_frame, make_head, make_tail
 from common.training.recorder import Recorder
@@ -22,7 +23,7 @@ from common.training.schedule import Schedule
 from common.training.station import Station
 from common.training.timed import busy_timer
 from common.training.trainer import Plan as TrainingPlan
-from common.training.trainer import Trainer, find_cut
+from common.training.trainer import Trainer
 from common.wire.admission import ClientSecurity
 from common.wire.messages import Job
 from discriminative.options import ClientOptions, JobOptions

@@ -83,7 +83,7 @@ keys = st.binary(max_size=20)
 resumes = st.builds(messages.Resume, texts, keys, sizes)
 any_message = st.one_of(
     st.builds(Open, numbers, texts, st.just(JOB), numbers, st.none() | resumes),
-    st.builds(Opened, texts, keys, texts, st.lists(texts, max_size=2).map(tuple), numbers),
+    st.builds(Opened, texts, keys, texts, st.lists(texts, max_size=2).map(tuple), numbers, texts),
     st.builds(Ping, numbers),
     st.builds(Pong, numbers, reals),
     st.builds(Attach, texts, keys, numbers),
@@ -92,6 +92,8 @@ any_message = st.one_of(
     st.builds(messages.Checkpointed, pieces),
     st.builds(messages.Move, numbers, texts, pieces),
     st.builds(messages.Moved, pieces, texts),
+    st.builds(messages.Average, pieces),
+    st.builds(messages.Averaged, numbers, pieces),
     st.builds(messages.Bye),
     st.builds(
         Activations,

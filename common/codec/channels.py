@@ -1,4 +1,4 @@
-"""Which elements of a tensor share a scale: its channels, in whatever order its memory is.
+"""Which elements of a tensor share a scale: its channels, in whatever order its memory is, or blocks of neighbours.
 
 A channel is a place along dimension 1 of a tensor of four or more dimensions (B, C, H, W), and along the last one of
 (B, T, D) and (B, D). In dense memory element i belongs to channel (i // inner) % count, where inner is the channel
@@ -15,7 +15,9 @@ from torch import Tensor
 
 from common.wire.messages import View
 
-_BLOCK = 1 << 17  # half a megabyte of float32 stays in a core's cache
+_PORTION = 1 << 17  # half a megabyte of float32 stays in a core's cache
+BLOCK = 256
+"""Elements of a block; a tensor's last one may have fewer."""
 _LEAST = 16  # elements of a channel: with fewer, scales would take more room than they save
 
 
@@ -73,10 +75,10 @@ def _by_stride(view: View) -> Channels:
 
 def portion(values: Tensor) -> int:
     """Elements to convert at a time: on a CPU what stays in a core's cache, elsewhere all."""
-    return _BLOCK if values.device.type == "cpu" else max(1, values.numel())
+    return _PORTION if values.device.type == "cpu" else max(1, values.numel())
 
 
-class Block(NamedTuple):
+class Portion(NamedTuple):
     """Elements that are converted together."""
 
     where: slice
@@ -96,14 +98,12 @@ class Block(NamedTuple):
 
 
 class Groups(Protocol):
-    """The values of a flat tensor by channels."""
-
-    count: int
+    """The values of a flat tensor by channels, or whatever else shares a scale."""
 
     def extremes(self, flat: Tensor) -> tuple[Tensor, Tensor]:
-        """Least and largest value of each channel; 0 and 0 of one without values."""
+        """Least and largest value of each; 0 and 0 of one without values."""
 
-    def blocks(self, size: int) -> Iterator[Block]:
+    def portions(self, size: int) -> Iterator[Portion]:
         """All values, some ``size`` of them at a time."""
 
 
@@ -111,51 +111,81 @@ class Dense:
     """All elements of a tensor."""
 
     def __init__(self, channels: Channels, elements: int) -> None:
-        self.count, self._inner, self._elements = channels.count, channels.inner, elements
+        self._count, self._inner, self._elements = channels.count, channels.inner, elements
 
     def extremes(self, flat: Tensor) -> tuple[Tensor, Tensor]:
         """By reductions over (outer, channel, inner)."""
         if not self._elements:
-            return flat.new_zeros(self.count), flat.new_zeros(self.count)
-        if self.count == 1:
+            return flat.new_zeros(self._count), flat.new_zeros(self._count)
+        if self._count == 1:
             low, high = torch.aminmax(flat)
             return low.view(1), high.view(1)
-        values = flat.view(-1, self.count, self._inner)
+        values = flat.view(-1, self._count, self._inner)
         return values.amin((0, 2)), values.amax((0, 2))
 
-    def blocks(self, size: int) -> Iterator[Block]:
+    def portions(self, size: int) -> Iterator[Portion]:
         """Some repetitions of all channels, or where one is too large, some channels of it."""
-        row = self.count * self._inner
+        row = self._count * self._inner
         if row <= size:
             step = size // row * row
             for start in range(0, self._elements, step):
                 stop = min(start + step, self._elements)
-                yield Block(slice(start, stop), ((stop - start) // row, self.count, self._inner), slice(None))
+                yield Portion(slice(start, stop), ((stop - start) // row, self._count, self._inner), slice(None))
             return
         step = max(1, size // self._inner)
         for first in range(0, self._elements, row):
-            for channel in range(0, self.count, step):
-                some = min(step, self.count - channel)
+            for channel in range(0, self._count, step):
+                some = min(step, self._count - channel)
                 start = first + channel * self._inner
                 where = slice(start, start + some * self._inner)
-                yield Block(where, (1, some, self._inner), slice(channel, channel + some))
+                yield Portion(where, (1, some, self._inner), slice(channel, channel + some))
 
 
 class Sparse:
     """Some elements of a tensor, at given positions."""
 
     def __init__(self, channels: Channels, positions: Tensor) -> None:
-        self.count = channels.count
+        self._count = channels.count
         self._which = positions.div(channels.inner, rounding_mode="floor").remainder_(channels.count)
 
     def extremes(self, flat: Tensor) -> tuple[Tensor, Tensor]:
         """By scattering into the channels."""
-        low = flat.new_zeros(self.count).scatter_reduce(0, self._which, flat, "amin", include_self=False)
-        high = flat.new_zeros(self.count).scatter_reduce(0, self._which, flat, "amax", include_self=False)
+        low = flat.new_zeros(self._count).scatter_reduce(0, self._which, flat, "amin", include_self=False)
+        high = flat.new_zeros(self._count).scatter_reduce(0, self._which, flat, "amax", include_self=False)
         return low, high
 
-    def blocks(self, size: int) -> Iterator[Block]:
+    def portions(self, size: int) -> Iterator[Portion]:
         """As they come."""
         for start in range(0, len(self._which), size):
             which = self._which[start : start + size]
-            yield Block(slice(start, start + len(which)), (len(which),), which)
+            yield Portion(slice(start, start + len(which)), (len(which),), which)
+
+
+def blocks(values: int) -> int:
+    """Number of blocks of so many values."""
+    return -(-values // BLOCK)
+
+
+class Blocks:
+    """`BLOCK` neighbours each, and the rest of them; of a sparse tensor, neighbours among those that travel."""
+
+    def __init__(self, values: int) -> None:
+        self._values = values
+
+    def extremes(self, flat: Tensor) -> tuple[Tensor, Tensor]:
+        """By reductions over (block, place in it)."""
+        low, high = flat.new_zeros(blocks(self._values)), flat.new_zeros(blocks(self._values))
+        for part in self.portions(portion(flat)):
+            some = part.of(flat)
+            low[part.which], high[part.which] = some.amin(1), some.amax(1)
+        return low, high
+
+    def portions(self, size: int) -> Iterator[Portion]:
+        """Some blocks, and the rest behind them."""
+        step = max(1, size // BLOCK)
+        full = self._values // BLOCK
+        for first in range(0, full, step):
+            stop = min(first + step, full)
+            yield Portion(slice(first * BLOCK, stop * BLOCK), (stop - first, BLOCK), slice(first, stop))
+        if self._values % BLOCK:
+            yield Portion(slice(full * BLOCK, self._values), (1, self._values % BLOCK), slice(full, full + 1))

@@ -1,4 +1,4 @@
-"""The words of a codec: ``[taylor+][ef+|delta+][topk:R+|randtopk:R+]VALUE[/c][/s][+shuffle][+zstd|+lz4|+auto]``.
+"""The words of a codec: ``[taylor+][ef+|delta+][topk:R+|randtopk:R+]VALUE[/c|/b][/s][+shuffle][+zstd|+lz4|+auto]``.
 
 Every combination that can work is taken; of the others each is refused with its reason and with what comes nearest.
 A spec may come from a peer: it is read as words, and nothing is loaded by it.
@@ -13,6 +13,8 @@ from common.naming import nearest
 
 Direction: TypeAlias = Literal["up", "down"]
 """``up``: activations, edge to cloud. ``down``: gradients."""
+Sharing: TypeAlias = Literal["tensor", "channel", "block"]
+"""What has a grid of its own."""
 
 OWN_PREFIX = "own:"
 FLOATS = ("none", "fp16", "bf16")
@@ -26,6 +28,7 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "shuffle": ("shuffle",),
     "lossless": ("zstd", "lz4", "auto"),
 }
+_MARKS: tuple[list[str], ...] = ([], ["c"], ["b"], ["s"], ["c", "s"], ["b", "s"])
 _KIND = {name: kind for kind, names in _KINDS.items() for name in names}
 _ORDER = list(_KINDS)
 _RATIO = re.compile(r"\d{0,9}\.?\d{1,9}")
@@ -43,7 +46,7 @@ class Spec:
     """``topk``, ``randtopk`` or none."""
     ratio: float = 0.0
     value: str = "none"
-    per_channel: bool = False
+    sharing: Sharing = "tensor"
     stochastic: bool = False
     shuffle: bool = False
     lossless: str = ""
@@ -77,7 +80,7 @@ def parse_spec(text: str, direction: Direction | None = None) -> Spec:
         sparsity=sparsity,
         ratio=ratio,
         value=value,
-        per_channel="c" in marks,
+        sharing="channel" if "c" in marks else "block" if "b" in marks else "tensor",
         stochastic="s" in marks,
         shuffle="shuffle" in by_kind,
         lossless=by_kind.get("lossless", ""),
@@ -129,8 +132,8 @@ def _check_value(text: str, value: str, marks: list[str]) -> None:
             f"/{marks[0]} is for {', '.join(GRIDS)}; {value} has no scale to share among a channel and rounds to "
             f"nearest, so say {value}",
         )
-    if marks not in ([], ["c"], ["s"], ["c", "s"]):
-        _refuse(text, f"behind {value} come /c (per channel), /s (stochastic) or /c/s")
+    if marks not in _MARKS:
+        _refuse(text, f"behind {value} come /c (per channel) or /b (per block), and then /s (stochastic)")
 
 
 def _check_together(spec: Spec) -> None:

@@ -44,7 +44,7 @@ def _value(spec: Spec) -> ValueStage:
     if spec.value.startswith(OWN_PREFIX):
         return make_own(spec.value)
     if spec.value in GRIDS:
-        return Affine(GRIDS[spec.value], per_channel=spec.per_channel, stochastic=spec.stochastic)
+        return Affine(GRIDS[spec.value], sharing=spec.sharing, stochastic=spec.stochastic)
     stage = _rounded(spec.value)
     return Shuffled(stage, 0 if spec.value == "none" else 2) if spec.shuffle else stage
 
@@ -52,7 +52,7 @@ def _value(spec: Spec) -> ValueStage:
 def _milder(spec: Spec) -> ValueStage:
     """What `delta` sends samples by that are new: of 4 and 2 bits, their 8-bit kin; else half precision."""
     if GRIDS.get(spec.value, 8) < 8:
-        return Affine(8, per_channel=spec.per_channel)
+        return Affine(8, sharing=spec.sharing)
     return Shuffled(_rounded("fp16"), 2) if spec.shuffle else _rounded("fp16")
 
 

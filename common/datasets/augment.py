@@ -4,9 +4,9 @@ Shapes: B images, H height, W width, C channels.
 """
 
 import numpy as np
+import numpy.typing as npt
 
-from common.datasets.images import Images
-
+Images = npt.NDArray[np.uint8]
 PADDING = 4
 
 

@@ -1,31 +1,62 @@
 """Batches of a data set, in an order and with augmentation that (seed, epoch) fix alone.
 
-Shapes: B images in a batch, C channels, H height, W width.
+Shapes: B samples in a batch, C channels, H height, W width, T words of a text.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from common.datasets.augment import cropped_and_mirrored
-from common.datasets.images import DataSet, ImageSplit, Labels
+from common.datasets.images import Labels
 
 _WORKER_TIMEOUT_S = 120.0
 
 
+class Split(Protocol):
+    """One part of a data set, of images or of texts."""
+
+    @property
+    def labels(self) -> Labels:
+        """int64 (N,), the class of each sample, counted from 0."""
+
+
+class Data(Protocol):
+    """A data set, of images or of texts."""
+
+    @property
+    def name(self) -> str:
+        """As it was asked for."""
+
+    @property
+    def train(self) -> Split:
+        """What models are trained on."""
+
+    @property
+    def test(self) -> Split:
+        """What they are tested on."""
+
+    @property
+    def augment(self) -> bool:
+        """Whether training samples are changed at random."""
+
+    def inputs(self, split: Any, ids: Labels, random: np.random.Generator | None) -> npt.NDArray[Any]:
+        """Some samples of one of its splits as the model takes them; ``random`` for training."""
+
+
 @dataclass(frozen=True)
 class Batch:
-    """Images and labels for one step."""
+    """Samples and labels for one step."""
 
     ids: torch.Tensor
-    """int64 (B,), where each image stands in its split."""
+    """int64 (B,), where each sample stands in its split."""
     inputs: torch.Tensor
-    """float32 (B, C, H, W), normalised, contiguous."""
+    """float32 (B, C, H, W), normalised; or int64 (B, T), numbers of words. Contiguous."""
     labels: torch.Tensor
     """int64 (B,)."""
 
@@ -38,8 +69,8 @@ class Batches:
 
     Args:
         split: ``dataset.train`` or ``dataset.test``.
-        dataset: says how to normalise, and whether to augment.
-        batch_size: images in all batches but the last.
+        dataset: whose split it is; says how to make batches of it.
+        batch_size: samples in all batches but the last.
         seed: fixes the order and the augmentation, together with the epoch's number.
         training: whether these batches train the model.
         workers: processes that load ahead; 0 loads in the calling thread. The batches are the same.
@@ -47,23 +78,19 @@ class Batches:
 
     def __init__(
         self,
-        split: ImageSplit,
-        dataset: DataSet,
+        split: Split,
+        dataset: Data,
         batch_size: int,
         seed: int,
         training: bool,
         workers: int = 0,
     ) -> None:
         self._split = split
-        self._augment = training and dataset.augment
+        self._dataset = dataset
         self._batch_size = batch_size
         self._seed = seed
         self._training = training
         self._workers = workers
-        # (x / 255 - mean) / std as one multiplication and one addition.
-        mean, std = np.array(dataset.mean), np.array(dataset.std)
-        self._scale = (1 / (255 * std)).astype(np.float32)[:, np.newaxis, np.newaxis]
-        self._shift = (-mean / std).astype(np.float32)[:, np.newaxis, np.newaxis]
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
@@ -72,16 +99,16 @@ class Batches:
         alone = len(self._split.labels) % self._batch_size == 1 and self._batch_size > 1
         return count - 1 if alone and self._training else count
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """Yield the batches of epoch ``number``, counted from 0."""
+    def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
+        """Yield the batches of epoch ``number``, counted from 0, from batch ``first`` on."""
         source = _Epoch(self, number, self._order(number))
         if self._workers == 0:
-            yield from map(source.__getitem__, range(len(self)))
+            yield from map(source.__getitem__, range(first, len(self)))
             return
         yield from DataLoader(
             source,
             batch_size=None,  # the source's items are batches already
-            sampler=range(len(self)),
+            sampler=range(first, len(self)),
             num_workers=self._workers,
             collate_fn=_unchanged,
             timeout=_WORKER_TIMEOUT_S,
@@ -91,12 +118,7 @@ class Batches:
     def load(self, epoch: int, number: int, order: Labels) -> Batch:
         """Make batch ``number`` of an epoch whose samples come in ``order``."""
         ids = order[number * self._batch_size : (number + 1) * self._batch_size]
-        images = self._split.images[ids]
-        if self._augment:
-            images = cropped_and_mirrored(images, self._random(epoch, number + 1))
-        # Channels go first while a value is still one byte; four times faster than at the end.
-        inputs = np.ascontiguousarray(images.transpose(0, 3, 1, 2)) * self._scale
-        inputs += self._shift
+        inputs = self._dataset.inputs(self._split, ids, self._random(epoch, number + 1) if self._training else None)
         labels = self._split.labels[ids]
         return Batch(torch.from_numpy(ids), torch.from_numpy(inputs), torch.from_numpy(labels))
 

@@ -3,12 +3,14 @@
 Shapes: N images, H height, W width, C channels. Images are uint8 arrays (N, H, W, C) with values 0..255.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from common.datasets.augment import cropped_and_mirrored
 from common.errors import DataError
 
 Images = npt.NDArray[np.uint8]
@@ -41,7 +43,29 @@ class DataSet:
     std: tuple[float, ...]
     """Per channel, of values scaled to 0..1."""
     augment: bool
-    """Whether training images are cropped and mirrored at random."""
+    """Whether training images are changed at random."""
+    change: Callable[[Images, np.random.Generator], Images] = cropped_and_mirrored
+    """How: images (B, H, W, C) to images of the same shape."""
+
+    def inputs(self, split: ImageSplit, ids: Labels, random: np.random.Generator | None) -> npt.NDArray[np.float32]:
+        """A batch as the model takes it: normalised, channels first (B, C, H, W).
+
+        Args:
+            split: which of the two.
+            ids: of the images in it.
+            random: for training; evaluation changes nothing.
+        """
+        images = split.images[ids]
+        if self.augment and random is not None:
+            images = self.change(images, random)
+        # (x / 255 - mean) / std as one multiplication and one addition.
+        mean, std = np.array(self.mean), np.array(self.std)
+        scale = (1 / (255 * std)).astype(np.float32)[:, np.newaxis, np.newaxis]
+        shift = (-mean / std).astype(np.float32)[:, np.newaxis, np.newaxis]
+        # Channels go first while a value is still one byte; four times faster than at the end.
+        inputs: npt.NDArray[np.float32] = np.ascontiguousarray(images.transpose(0, 3, 1, 2)) * scale
+        inputs += shift
+        return inputs
 
 
 def checked_split(

@@ -1,6 +1,7 @@
 """The link as a program between two processes: `python -m common.link --link wifi --ip SERVER`.
 
-It runs until Ctrl-C or SIGTERM, or until traces that do not loop have ended; SIGUSR1 breaks all current connections.
+It runs until Ctrl-C or SIGTERM, or until traces that do not loop have ended. SIGUSR1 breaks all current connections;
+SIGUSR2 stops all that moves, so that nothing comes and nothing ends, and lets it move on when it comes again.
 """
 
 import signal
@@ -62,8 +63,13 @@ def run_link(config: LinkConfig) -> None:
         traces = "".join(f"; {way} trace {each}" for way, each in (("up", up), ("down", down)) if each)
         for (host, port), route in zip(link.addresses, routes, strict=True):
             print(f"{host}:{port} -> {route.target[0]}:{route.target[1]}, {context}{traces}", flush=True)
-        while signals.recv(1)[0] == signal.SIGUSR1:
-            link.sever()
+        frozen = False
+        while (number := signals.recv(1)[0]) in (signal.SIGUSR1, signal.SIGUSR2):
+            if number == signal.SIGUSR1:
+                link.sever()
+            else:
+                frozen = not frozen
+                (link.freeze if frozen else link.thaw)()
 
 
 @contextmanager
@@ -76,7 +82,7 @@ def _signals() -> Iterator[socket.socket]:
     with reader, writer:
         writer.setblocking(False)
         before = signal.set_wakeup_fd(writer.fileno())
-        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM):
+        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM):
             signal.signal(each, lambda *_: None)
         try:
             yield reader

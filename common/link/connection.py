@@ -38,6 +38,7 @@ class Connection:
         server.setblocking(False)
         self._client = Endpoint(client)
         self._server = Endpoint(server)
+        self._gates = [lane.gate for lane in lanes]
         self._up = Relay(self._client, self._server, lanes[0], rngs[0], self.stop)
         self._down = Relay(self._server, self._client, lanes[1], rngs[1], self.stop)
 
@@ -59,6 +60,8 @@ class Connection:
         self._down.stop()
 
     def _connect(self, target: tuple[str, int]) -> None:
+        for gate in self._gates:  # the target hears of the client when both directions move
+            gate.wait(self._up.alarm)
         with contextlib.suppress(BlockingIOError):
             self._server.sock.connect(target)
         if not self._up.alarm.wait(self._server.sock, select.POLLOUT, CONNECT_TIMEOUT_S):

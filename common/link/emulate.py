@@ -1,4 +1,4 @@
-"""A link in user space: a TCP relay with a rate per direction, delay, jitter, and breaks on request.
+"""A link in user space: a TCP relay with a rate per direction, delay, jitter, and breaks and standstills on request.
 
 The rate of a direction is constant, or follows a trace from the link's start on. It is that of the payload; handshake,
 headers, loss and slow start of TCP are not modelled. All sockets have small buffers, so client, link and target belong
@@ -123,14 +123,28 @@ class Link:
             self._acceptors.append(acceptor)
             acceptor.start()
 
-    def sever(self) -> None:
-        """Break all current connections: both sides of each have been reset when this returns."""
+    def sever(self) -> int:
+        """Break all current connections, and say how many: both sides of each have been reset when this returns."""
         with self._lock:
             connections = dict(self._connections)
         for connection in connections:
             connection.stop()
         for thread in connections.values():
             thread.join()
+        return len(connections)
+
+    def freeze(self) -> None:
+        """Let nothing move any more: no byte, no end of a stream, no break, and no client reaches its target.
+
+        As with a path that swallows packets, neither side is told. What the kernels' buffers still take is taken.
+        """
+        for lane in (self._up, self._down):
+            lane.gate.shut()
+
+    def thaw(self) -> None:
+        """Let everything move on from where it stood; the time in between is lost."""
+        for lane in (self._up, self._down):
+            lane.gate.open()
 
     def close(self) -> None:
         """Stop accepting, break what is still connected, and wait for all threads."""

@@ -2,12 +2,13 @@
 
 import threading
 
+from common.link.gate import Gate
 from common.link.pacer import Pacer, buffer_bytes, chunk_bytes
 from common.link.trace import Trace
 
 
 class Lane:
-    """One direction of a link, shared by all its connections: rate, delay and counts.
+    """One direction of a link, shared by all its connections: rate, delay, counts, and a gate that stops them all.
 
     Args:
         rate: Rate of the payload in bit/s, or rates over time.
@@ -19,6 +20,7 @@ class Lane:
         # Chunks are small beside what usually leaves at a time, buffers large enough for what leaves at most.
         usual_bps, most_bps = (rate.mean_bps, rate.peak_bps) if isinstance(rate, Trace) else (rate, rate)
         self.pacer = Pacer(rate)
+        self.gate = Gate()
         self.delay_s = delay_s
         self.jitter_s = jitter_s
         self.chunk_bytes = chunk_bytes(usual_bps)

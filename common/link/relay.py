@@ -73,6 +73,7 @@ class Relay:
         with self._reader:
             self._reader.notify()
             self._writer.notify()
+        self._lane.gate.nudge()
 
     def _read(self) -> None:
         due_s = time.monotonic()  # when the link is free for the next bytes of this connection
@@ -109,12 +110,13 @@ class Relay:
 
     def _receive(self) -> tuple[bytes, bool]:
         """The next bytes (none at the end of the stream), and whether they had to be waited for."""
-        waited = False
+        waited = self._lane.gate.wait(self.alarm)
         try:
             while (data := self._receive_now()) is None:
                 waited = True
                 if not self.alarm.wait(self._source.sock, select.POLLIN):
                     return b"", waited
+                self._lane.gate.wait(self.alarm)
         except OSError as error:
             logger.debug("the sender broke the connection: %s", error)
             self._source.reset = True
@@ -137,8 +139,9 @@ class Relay:
 
     def _write(self) -> None:
         while (data := self._next_parcel()) is not None:
+            self._lane.gate.wait(self.alarm)
             try:
-                delivered = self._deliver(data)
+                delivered = not self.alarm.rung and self._deliver(data)
             except OSError as error:
                 logger.debug("the receiver broke the connection: %s", error)
                 self._sink.reset = True

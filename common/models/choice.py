@@ -1,4 +1,4 @@
-"""A model that was chosen by its name: how it is built, what it takes, and whether it classifies images."""
+"""A model that was chosen by its name: how it is built, what it takes, and whether it can be trained by a job."""
 
 from collections.abc import Callable, Collection
 from difflib import get_close_matches
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from common.errors import UsageError
-from common.models.inputs import Images, Inputs, Shape
+from common.models.inputs import Images, Inputs, Shape, Tokens
 
 
 class Choice(NamedTuple):
@@ -19,26 +19,34 @@ class Choice(NamedTuple):
     """Called with the number of classes, and ``dropout=``."""
     inputs: Inputs
     classifies: bool = True
-    """Whether it maps images (B, C, H, W) to logits (B, classes): training jobs take no other."""
+    """Whether it maps images (B, C, H, W) or texts (B, T) to logits (B, classes): training jobs take no other."""
+    dropout: float = 0.0
+    """Its own probability of dropping a hidden feature, where none is asked for."""
 
     @property
-    def input_shape(self) -> Shape:
-        """Channels, height and width of one image.
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one sample: channels, height and width of an image, or the number of words of a text.
 
         Raises:
-            UsageError: this is no image classifier.
+            UsageError: this is no classifier that can be trained.
         """
         return self.require_classifier().shape
 
-    def require_classifier(self) -> Images:
+    @property
+    def vocabulary(self) -> int:
+        """How many numbers of words there are, where it takes texts; 0 where it takes images."""
+        return self.inputs.vocabulary if isinstance(self.inputs, Tokens) else 0
+
+    def require_classifier(self) -> Images | Tokens:
         """What it takes, where it can be trained by the jobs that there are.
 
         Raises:
-            UsageError: this is no image classifier.
+            UsageError: this is no classifier that can be trained.
         """
-        if not self.classifies or not isinstance(self.inputs, Images):
+        if not self.classifies or not isinstance(self.inputs, Images | Tokens):
             raise UsageError(
-                f"{self.name} is no image classifier; training takes only those, python -m common.partition any model"
+                f"{self.name} is no image classifier; training takes only those, BILSTM and your own classifiers of "
+                "texts; python -m common.partition takes any model"
             )
         return self.inputs
 

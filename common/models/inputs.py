@@ -87,6 +87,11 @@ class Tokens(NamedTuple):
     """The number that ends a text; some models look for it."""
     length: int = 16
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample."""
+        return (self.length,)
+
     def example(self, batch_size: int) -> tuple[Any, ...]:
         words = torch.randint(self.vocabulary, (batch_size, self.length))
         plain = next((each for each in range(self.vocabulary) if each not in self.special), 0)

@@ -2,6 +2,7 @@
 
 The factory of ``path/to/file.py:factory`` is called with the number of classes (and ``dropout``, if it takes that) and
 returns an `nn.Module`. The file may say ``INPUT_SHAPE = (channels, height, width)``; else the model takes 3 x 32 x 32.
+With ``VOCABULARY = n`` and ``INPUT_SHAPE = (words,)`` it takes texts: numbers of words, int64 below n.
 """
 
 import importlib.util
@@ -18,7 +19,7 @@ from torch import nn
 from common.errors import UsageError
 from common.models import of_keras, of_transformers, own_transformers
 from common.models.choice import Choice
-from common.models.inputs import Images
+from common.models.inputs import Images, Tokens
 from common.models.registry import IMAGE, find
 from common.naming import nearest
 
@@ -51,11 +52,21 @@ def choose_own(name: str) -> Choice:
     known = [key for key, value in vars(module).items() if callable(value) and value.__module__ == module.__name__]
     if factory_name not in known:
         raise UsageError(f"{path} has no {factory_name!r} to build a model; {nearest(factory_name, known)}")
-    shape = getattr(module, "INPUT_SHAPE", IMAGE)
-    if not (isinstance(shape, tuple) and len(shape) == 3 and all(isinstance(n, int) and n > 0 for n in shape)):
-        raise UsageError(f"{path}: INPUT_SHAPE is {shape!r}; it must be (channels, height, width)")
+    inputs = _inputs(module, path)
+    vocabulary = inputs.vocabulary if isinstance(inputs, Tokens) else 0
     factory = getattr(module, factory_name)
-    return Choice(OWN_PREFIX + factory_name, partial(_build, factory, name), Images(shape))
+    return Choice(OWN_PREFIX + factory_name, partial(_build, factory, name, vocabulary), inputs)
+
+
+def _inputs(module: ModuleType, path: str) -> Images | Tokens:
+    """What the file says that its models take."""
+    shape, words = getattr(module, "INPUT_SHAPE", IMAGE), getattr(module, "VOCABULARY", 0)
+    if not isinstance(words, int) or words < 0:
+        raise UsageError(f"{path}: VOCABULARY is {words!r}; it must be how many numbers of words there are")
+    form, sizes = ("(words,)", 1) if words else ("(channels, height, width)", 3)
+    if not (isinstance(shape, tuple) and len(shape) == sizes and all(isinstance(n, int) and n > 0 for n in shape)):
+        raise UsageError(f"{path}: INPUT_SHAPE is {shape!r}; it must be {form}")
+    return Tokens(words, length=shape[0]) if words else Images(shape)
 
 
 def _load(path: Path) -> ModuleType:
@@ -73,7 +84,9 @@ def _load(path: Path) -> ModuleType:
     return module
 
 
-def _build(factory: Callable[..., Any], name: str, num_classes: int, *, dropout: float = 0.0) -> nn.Module:
+def _build(
+    factory: Callable[..., Any], name: str, vocabulary: int, num_classes: int, *, dropout: float = 0.0
+) -> nn.Module:
     options = {"dropout": dropout} if dropout else {}
     if options and "dropout" not in inspect.signature(factory).parameters:
         raise UsageError(f"--dropout is {dropout}, but {name} takes no dropout; leave it out")
@@ -83,4 +96,6 @@ def _build(factory: Callable[..., Any], name: str, num_classes: int, *, dropout:
         raise UsageError(f"{name} failed on {num_classes} classes: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise UsageError(f"{name} gave a {type(model).__name__}; it must return a torch.nn.Module")
+    if vocabulary:
+        setattr(model, "vocabulary", vocabulary)  # noqa: B010  a number of no tensor, by which examples are made
     return model

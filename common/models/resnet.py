@@ -1,11 +1,12 @@
-"""Residual networks for 32x32 images (He et al. 2016): one slice per residual block.
+"""Residual networks for small images (He et al. 2016): one slice per residual block.
 
-The stem is a 3x3 convolution that keeps the image's size; each later stage halves it in its first block.
-The slices are: stem, all residual blocks, pooling, linear layer.
+The stem is a 3x3 convolution that keeps the image's size, for images of 32x32, or that of ImageNet, which makes it a
+quarter as high and wide; each later stage halves it in its first block. The slices are: stem, all residual blocks,
+pooling, linear layer.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -31,6 +32,13 @@ class Stem(nn.Sequential):
 
     def __init__(self, out_channels: int) -> None:
         super().__init__(*conv_norm(3, out_channels, 3), nn.ReLU())
+
+
+class ImageNetStem(nn.Sequential):
+    """7x7 convolution of stride 2, batch norm, ReLU, 3x3 max pooling of stride 2."""
+
+    def __init__(self, out_channels: int) -> None:
+        super().__init__(*conv_norm(3, out_channels, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, padding=1))
 
 
 class Residual(nn.Module):
@@ -92,9 +100,15 @@ def basic_resnet(stages: Sequence[int], widths: Sequence[int], num_classes: int,
     return _assemble(features, in_channels, num_classes, dropout)
 
 
-def bottleneck_resnet(stages: Sequence[int], widths: Sequence[int], num_classes: int, dropout: float) -> nn.Module:
+def bottleneck_resnet(
+    stages: Sequence[int],
+    widths: Sequence[int],
+    num_classes: int,
+    dropout: float,
+    stem: Callable[[int], nn.Module] = Stem,
+) -> nn.Module:
     """Build a ResNet of bottlenecks: ``stages[i]`` blocks of inner width ``widths[i]`` in stage ``i``."""
-    features: list[nn.Module] = [Stem(widths[0])]
+    features: list[nn.Module] = [stem(widths[0])]
     in_channels = widths[0]
     for stage, (blocks, width) in enumerate(zip(stages, widths, strict=True)):
         for block in range(blocks):

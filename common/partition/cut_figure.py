@@ -11,16 +11,15 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
+from common.drawing import COLORS, plain, short
 from common.partition.cut_table import CutRow
 
 SUFFIXES = (".png", ".pdf")
 
-# Okabe and Ito: told apart by the colour-blind
-_COLORS = {"stage": "#0072b2", "module": "#56b4e9", "operation": "#bbbbbb"}
-_LINE = "#d55e00"
+_COLORS = {"stage": COLORS[0], "module": COLORS[5], "operation": "#bbbbbb"}
+_LINE = COLORS[1]
 _ENDS = {"stage": "end of a block", "module": "end of a layer", "operation": "within"}
 _MOST_NAMES = 55
-_LONGEST_NAME = 28
 
 
 def save_figure(path: Path, rows: Sequence[CutRow], model: str) -> None:
@@ -32,12 +31,10 @@ def save_figure(path: Path, rows: Sequence[CutRow], model: str) -> None:
     _draw_activations(upper, rows)
     _draw_work(lower, rows)
     for axis in (upper, lower):
-        axis.grid(axis="y", color="#dddddd")
-        axis.set_axisbelow(True)
-        axis.spines[["top", "right"]].set_visible(False)
+        plain(axis)
     named = _named([row.level for row in rows])
     lower.set(xlim=(-0.8, len(rows) - 0.2))
-    lower.set_xticks(named, [_short(rows[place].name) for place in named], rotation=90, fontsize=8)
+    lower.set_xticks(named, [short(rows[place].name) for place in named], rotation=90, fontsize=8)
     figure.suptitle(f"Where to cut {model}")
     figure.savefig(path, dpi=150)
     plt.close(figure)
@@ -75,7 +72,3 @@ def _named(levels: Sequence[str]) -> list[int]:
         if all(abs(place - other) >= gap for other in named):
             named.append(place)
     return sorted(named)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else f"…{name[1 - _LONGEST_NAME :]}"

@@ -20,7 +20,7 @@ from common.training.journal import Journal
 from common.training.line import Line, Parts
 from common.training.station import Station
 from common.wire.framing import Frame, FrameReader, feed, frame_bytes, pack
-from common.wire.messages import Bye, Checkpoint, Checkpointed, Finish, Finished, Gradients, Moved
+from common.wire.messages import Averaged, Bye, Checkpoint, Checkpointed, Finish, Finished, Gradients, Moved
 from common.wire.tcp import Received, expect
 
 
@@ -237,7 +237,7 @@ class Remote:
         message = received.frame.message
         if isinstance(message, Checkpointed):
             return None
-        if isinstance(message, (Finished, Moved)):
+        if isinstance(message, (Finished, Moved, Averaged)):
             return received.frame
         return decode_answer(self.head, received, self._journal)
 

@@ -144,6 +144,7 @@ def _open(trainer: Trainer, journey: Journey, *, resume: bool) -> OpenSession:
 
 def _train(trainer: Trainer, journey: Journey, session: OpenSession) -> dict[str, str]:
     trainer.session = (session.name, session.key)
+    trainer.share = session.share
     trainer.journal.clock_offset_s = session.clock_offset_s
     line = Line(
         session.training,

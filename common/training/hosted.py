@@ -17,7 +17,7 @@ from common.training.duplex import Duplex
 from common.training.exchange import Answer
 from common.training.line import Line, Parts
 from common.training.score import Score
-from common.training.station import Arrived, Leaving, Station
+from common.training.station import Arrived, Averaging, Leaving, Station
 from common.training.turns import Turns
 from common.wire.framing import Limits
 from common.wire.messages import Attach, Attached, Bye, Finished
@@ -83,6 +83,8 @@ class Hosted:
         self.memory_bytes = 0
         """What it may take, as far as it is known beforehand."""
         self.progress = Progress()
+        self.leave: Callable[[], None] = _nothing
+        """Called at its end; may be called twice."""
         self._place = place
         self._away_s = place.away_s
         self.line = Line(
@@ -139,6 +141,7 @@ class Hosted:
     def stop(self) -> None:
         """End it, and wait for its thread."""
         self.line.end()
+        self.leave()
         if self.begun and threading.current_thread() is not self._thread:
             self._thread.join()
 
@@ -170,6 +173,7 @@ class Hosted:
             log.exception("session %s failed after %d steps", self.name, self.progress.answered)
         finally:
             self.ended = True
+            self.leave()
             if self.station.store is not None:
                 self.station.store.join()
             with self._lock:
@@ -189,8 +193,7 @@ class Hosted:
         duplex: Duplex[Leaving, Arrived] = Duplex(self.line, station.encode, station.decode, self._place.queue_limit)
         with duplex:
             while not isinstance(item := duplex.collect(), Bye):
-                with self._place.turns:
-                    leaving = station.act(item)
+                leaving = self._act(item)
                 if isinstance(leaving, Finished):
                     self._save()  # before the edge hears that all is well
                     self._away_s = LINGER_S
@@ -199,6 +202,12 @@ class Hosted:
                     self._count(leaving, getattr(item, "epoch", 0))
         if station.store is not None:
             station.store.clear()  # its edge has said that it has all
+
+    def _act(self, item: Arrived) -> Leaving:
+        if isinstance(item, Averaging):  # it waits for others, who need the place meanwhile
+            return self.station.act(item)
+        with self.station.turns, self._place.turns:
+            return self.station.act(item)
 
     def _count(self, answer: Answer, epoch: int) -> None:
         progress = self.progress
@@ -221,3 +230,7 @@ class Hosted:
         state = self.station.tail.part.state_dict()
         save_file({name: value.contiguous() for name, value in state.items()}, self.folder / "tail.safetensors")
         log.info("session %s: its tail is in %s", self.name, self.folder)
+
+
+def _nothing() -> None:
+    """Of a session that has nothing in common with others."""

@@ -21,6 +21,7 @@ from common.training.hosted import Hosted, Place
 from common.training.line import Parts
 from common.training.part_state import State, unflat
 from common.training.prepare import STATE_COPIES, Prepared, largest_body, largest_frame, make_tail, prepare
+from common.training.sharing import Groups, Share
 from common.training.station import Station, TailFacts, kept_answers
 from common.training.tail import Objective
 from common.training.timed import busy_timer
@@ -54,6 +55,7 @@ class Opener:
         codec_memory_mb: what the codecs of a session may remember, in MiB.
         run_dir: where checkpoints and trained tails go.
         place: what the server gives each session.
+        groups: what sessions have in common.
     """
 
     recipes: Mapping[str, Recipe]
@@ -62,6 +64,7 @@ class Opener:
     codec_memory_mb: int
     run_dir: Path
     place: Place
+    groups: Groups
 
     def open(self, request: Open) -> tuple[Hosted, tuple[str, ...]]:
         """A new session, or one that goes on from a checkpoint; and sentences for the edge's user.
@@ -78,6 +81,10 @@ class Opener:
         tensors: dict[str, Tensor] = {}
         facts: TailFacts | None = None
         if request.resume is not None:
+            if self.groups.share is not Share.NONE:
+                raise SessionGone(
+                    f"what edges train together (--share {self.groups.share.value}) has no checkpoints; start anew"
+                )
             name, key = request.resume.session, request.resume.key
             folder = self._folder_of(name)
         store = CheckpointStore(
@@ -89,7 +96,7 @@ class Opener:
             job = _same_job(facts, request)
             store.forget_behind(received)
             state = unflat(tensors, "tail/")
-        station = self._station(prepared, job, store, key, received, state)
+        station, leave = self._station(prepared, job, name, key, store, received, state)
         kept: list[Parts] = []
         if facts is not None:
             station.load(tensors, facts)
@@ -110,6 +117,7 @@ class Opener:
             session.grow(self._body(prepared, moved))
 
         station.allow = allow
+        session.leave = leave
         session.memory_bytes = _memory(station, request.window, largest_body(prepared.graph, job))
         return session, notes
 
@@ -135,8 +143,16 @@ class Opener:
         return prepared, ()
 
     def _station(
-        self, prepared: Prepared, job: Job, store: CheckpointStore, key: bytes, received: int, state: State | None
-    ) -> Station:
+        self,
+        prepared: Prepared,
+        job: Job,
+        name: str,
+        key: bytes,
+        store: CheckpointStore,
+        received: int,
+        state: State | None,
+    ) -> tuple[Station, Callable[[], None]]:
+        """The station of a session, and what to call at its end."""
         make = partial(
             make_tail,
             prepared,
@@ -144,18 +160,25 @@ class Opener:
             objective=self.recipes[job.workload].objective,
             memory_mb=self.codec_memory_mb,
         )
-        station = Station(
-            prepared.graph,
-            job,
-            make,
-            busy_timer(self.device),
-            store=store,
-            key=key,
-            received=received,
-            state=state,
-        )
+        timer = busy_timer(self.device)
+        if self.groups.share is Share.NONE:
+            station = Station(prepared.graph, job, make, timer, store=store, key=key, received=received, state=state)
+            leave: Callable[[], None] = _nothing
+        else:
+            group, leave = self.groups.join(name, job)
+            try:
+                with group.turns:
+                    common = group.tail if self.groups.share is Share.TAIL else None
+                    station = Station(prepared.graph, job, partial(make, common=common), timer, key=key)
+                    group.tail = group.tail or station.tail
+            except BaseException:
+                leave()
+                raise
+            station.together = group.meeting(name, job.samples) if self.groups.share is Share.AVERAGE else _alone
+            if self.groups.share is Share.TAIL:
+                station.turns = group.turns
         prepared.graph.forget_weights()  # the head's are the edge's to keep
-        return station
+        return station, leave
 
     @staticmethod
     def _body(prepared: Prepared, job: Job) -> int:
@@ -201,6 +224,15 @@ def _memory(station: Station, window: int, body: int) -> int:
     """What a session may take: its part's state, and as many steps as may be under way."""
     weights = sum(value.nbytes for value in state_of(station.tail.part).values())
     return STATE_COPIES * weights + (min(window, 1 + station.job.stale_it) + 1) * body
+
+
+def _nothing() -> None:
+    """At the end of a session that has nothing in common with others."""
+
+
+def _alone(head: State, tail: State) -> tuple[State, State, int]:
+    """The mean, where each edge keeps its own head."""
+    return head, tail, 1
 
 
 def _could_not(name: str, words: str) -> None:

@@ -35,6 +35,23 @@ def only(state: Mapping[tuple[str, str], Tensor], names: Iterable[str]) -> State
     return {key: value for key, value in state.items() if key[0] in chosen}
 
 
+def only_values(state: Mapping[tuple[str, str], Tensor]) -> State:
+    """Without what the optimizer keeps."""
+    return {key: value for key, value in state.items() if key[1] == VALUE}
+
+
+def put_mean(part: nn.Module, mean: Mapping[tuple[str, str], Tensor]) -> None:
+    """Give a part other values, in place; its optimizer keeps what it has.
+
+    Raises:
+        KeyError: one is missing.
+        RuntimeError: one has another shape.
+    """
+    with torch.no_grad():
+        for name, tensor in state_of(part).items():
+            tensor.copy_(mean[name, VALUE])
+
+
 def copied(state: Mapping[tuple[str, str], Tensor]) -> State:
     """The same in memory of its own, on the CPU."""
     return {key: value.detach().to("cpu", copy=True) for key, value in state.items()}

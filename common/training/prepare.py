@@ -124,8 +124,9 @@ def make_tail(
     objective: Objective,
     memory_mb: int = DEFAULT_MB,
     state: State | None = None,
+    common: Tail | None = None,
 ) -> Tail:
-    """The tail of a job; see `make_head`.
+    """The tail of a job; see `make_head`. One that is made with another in ``common`` has its part and its optimizer.
 
     Raises:
         UsageError: a codec that cannot be, or whose memory would be beyond ``memory_mb``.
@@ -133,11 +134,15 @@ def make_tail(
     """
     graph = prepared.graph
     graph.require_trainable(job.cut)
-    _, part = graph.parts(job.cut)
-    _guard_words(part, graph, job.cut)
+    if common is not None:
+        part, updater = common.part, common.updater
+    else:
+        _, part = graph.parts(job.cut)
+        updater = _updater(part, job, device, state)
+        _guard_words(part, graph, job.cut)
     return Tail(
         part,
-        _updater(part, job, device, state),
+        updater,
         *_codecs(graph, job, memory_mb),
         objective=objective,
         example=_forms(graph, job.cut, training=True),

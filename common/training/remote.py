@@ -72,6 +72,8 @@ class OpenSession:
     notes: tuple[str, ...]
     checkpoint: int
     """Where a resumed session goes on; 0 for a new one."""
+    share: str
+    """What it has in common with others; see `common.training.sharing`."""
 
 
 def open_session(
@@ -135,6 +137,7 @@ def open_session(
         offset_s,
         opened.notes,
         opened.checkpoint,
+        opened.share,
     )
 
 

@@ -18,6 +18,7 @@ from common.training.acceptor import Acceptor, Admission
 from common.training.hosted import AWAY_S, Hosted, Place
 from common.training.opening import Opener, Recipe
 from common.training.session import check_open
+from common.training.sharing import Groups, Share
 from common.training.turns import Turns
 from common.wire.admission import ServerSecurity
 from common.wire.messages import Attach, Attached, Open, Opened, Ping, Pong, Resume
@@ -46,6 +47,8 @@ class Server:
         admission: limits of connections.
         max_sessions: how many may be open at the same time.
         away_s: how long a session waits for its edge to come back.
+        share: what sessions of the same job have in common.
+        clients: sessions that must be there before the first mean of ``share`` average.
     """
 
     def __init__(
@@ -64,9 +67,12 @@ class Server:
         admission: Admission | None = None,
         max_sessions: int = 128,
         away_s: float = AWAY_S,
+        share: Share = Share.NONE,
+        clients: int = 1,
     ) -> None:
         place = Place(Turns(default_places(device)), queue_limit, away_s, self._forget)
-        self._opener = Opener(recipes, pinned, device, codec_memory_mb, run_dir, place)
+        self._groups = Groups(share, clients)
+        self._opener = Opener(recipes, pinned, device, codec_memory_mb, run_dir, place, self._groups)
         self._max_sessions = max_sessions
         self._places = threading.Semaphore(max_sessions)
         self._sessions: dict[str, Hosted] = {}
@@ -143,7 +149,8 @@ class Server:
         )
         connection.set_timeout(_ATTACH_TIMEOUT_S)
         try:
-            connection.send(Opened(session.name, session.key, software_version(), notes, session.line.received))
+            received, share = session.line.received, self._groups.share.value
+            connection.send(Opened(session.name, session.key, software_version(), notes, received, share))
         except BaseException:
             self._forget(session)
             raise

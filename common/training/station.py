@@ -5,7 +5,8 @@ Three stages, which may each have a thread of their own: `decode`, `act`, `encod
 belongs to it, as it is behind the steps before.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -19,11 +20,33 @@ from common.partition.steps import state_of
 from common.training.checkpoint import CheckpointStore, under
 from common.training.exchange import Answer, Upload
 from common.training.line import Parts
-from common.training.part_state import State, copied, flat, from_pieces, only, state_of_part, to_pieces
+from common.training.part_state import (
+    State,
+    copied,
+    flat,
+    from_pieces,
+    only,
+    only_values,
+    put_mean,
+    state_of_part,
+    to_pieces,
+)
 from common.training.tail import Tail
 from common.training.timed import TimedTail
 from common.wire.framing import pack
-from common.wire.messages import Bye, Checkpoint, Checkpointed, Finish, Finished, Job, Move, Moved
+from common.wire.messages import (
+    Average,
+    Averaged,
+    Bye,
+    Checkpoint,
+    Checkpointed,
+    Finish,
+    Finished,
+    Job,
+    Move,
+    Moved,
+    Piece,
+)
 from common.wire.tcp import Received
 
 
@@ -64,8 +87,15 @@ class _Moving:
     buffers: tuple[memoryview, ...]
 
 
-Arrived: TypeAlias = Upload | Snapshot | _Moving | Finish | Bye
-Leaving: TypeAlias = Answer | Snapshot | tuple[Moved, State] | Finished
+@dataclass(frozen=True)
+class Averaging:
+    """A head that waits for the mean with others."""
+
+    head: State
+
+
+Arrived: TypeAlias = Upload | Snapshot | _Moving | Averaging | Finish | Bye
+Leaving: TypeAlias = Answer | Snapshot | tuple[Moved | Averaged, State] | Finished
 
 
 class Station:
@@ -104,6 +134,10 @@ class Station:
         self._timed = TimedTail(self.tail, timer)
         self.allow: Callable[[Job], None] = _anything
         """Raises UsageError where a job, cut as the edge asks, is more than this side takes."""
+        self.turns: AbstractContextManager[object] = nullcontext()
+        """Held while it acts; a tail in common is one session's at a time."""
+        self.together: Callable[[State, State], tuple[State, State, int]] | None = None
+        """(head, tail) -> their means with those of other sessions, and of how many."""
 
     def decode(self, received: Received) -> Arrived:
         """What a frame is about.
@@ -120,6 +154,8 @@ class Station:
             return Snapshot(self._received, message.answered, message.copy, self.tail.order.state(), tensors)
         if isinstance(message, Move):
             return _Moving(message, received.frame.buffers)
+        if isinstance(message, Average):
+            return Averaging(_state(message.pieces, received.frame.buffers))
         return self._timed.decode(received)
 
     def act(self, item: Arrived) -> Leaving:
@@ -131,6 +167,8 @@ class Station:
             return item
         if isinstance(item, _Moving):
             return self._move(item)
+        if isinstance(item, Averaging):
+            return self._average(item)
         return Finished(self._timed.digests())
 
     def encode(self, item: Leaving) -> Parts:
@@ -151,6 +189,18 @@ class Station:
             codec.load_state({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         self.tail.order.load_state((facts.next_step, facts.epoch))
 
+    def _average(self, item: Averaging) -> tuple[Averaged, State]:
+        """Wait for the other edges, and take the mean of all."""
+        if self.together is None:
+            raise ProtocolError("a mean is asked for, and this session has nothing in common with others")
+        own = only_values(state_of_part(self.tail.part, self.tail.updater))
+        try:
+            head, tail, edges = self.together(item.head, copied(own))
+        except (KeyError, RuntimeError) as error:
+            raise ProtocolError(f"the head is another one than the others': {error}") from None
+        put_mean(self.tail.part, tail)
+        return Averaged(edges, ()), head
+
     def _keep(self, item: Snapshot) -> Parts:
         """Complete a checkpoint behind all answers before it, and begin to write it."""
         pieces, buffers = to_pieces(item.state) if item.copy else ((), ())
@@ -167,10 +217,9 @@ class Station:
     def _move(self, item: _Moving) -> tuple[Moved, State]:
         """Cut elsewhere; where that cannot be, all stays as it is, and the edge is told why."""
         message = item.message
-        try:
-            came = from_pieces(message.pieces, item.buffers)
-        except (CodecError, ValueError) as error:
-            raise ProtocolError(f"the state of moving blocks cannot be read: {error}") from None
+        came = _state(message.pieces, item.buffers)
+        if self.together is not None:
+            return Moved(refusal="what several edges train together is not moved"), {}
         job = msgspec.structs.replace(self.job, cut=message.cut, cut_name=message.cut_name, splits=-1, split_index=-1)
         old = state_of_part(self.tail.part, self.tail.updater)
         try:
@@ -189,6 +238,13 @@ class Station:
         leaving = only(old, {name for name, _ in old} - names)
         self.job, self.tail, self._timed = job, tail, TimedTail(tail, self._timer)
         return Moved(), leaving
+
+
+def _state(pieces: Sequence[Piece], buffers: Sequence[memoryview]) -> State:
+    try:
+        return from_pieces(pieces, buffers)
+    except (CodecError, ValueError) as error:
+        raise ProtocolError(f"the state of a part cannot be read: {error}") from None
 
 
 def kept_answers(tensors: Mapping[str, Tensor]) -> list[Parts]:

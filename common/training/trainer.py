@@ -5,39 +5,28 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from torch import Tensor
 from tqdm import tqdm
 
 from common.datasets.batches import Batches
-from common.errors import PartitionError, UsageError
 from common.partition.graph import Graph
-from common.partition.points import CutPoint
-from common.partition.steps import state_of
 from common.training.carrier import Carrier, Saving, Tally
 from common.training.checkpoint import CheckpointStore, PendingStep
 from common.training.control import Control
 from common.training.digest import combined_digest, parameter_digests
-from common.training.exchange import Outgoing
 from common.training.head import Head
 from common.training.journal import Journal, StepNumbers
 from common.training.loop import Path, Progress, StepDone, evaluate, train_steps
-from common.training.part_state import State, from_pieces, only, state_of_part, to_pieces, unflat
+from common.training.moving import MakeHead, average_head, find_cut, move_cut
+from common.training.part_state import unflat
 from common.training.recorder import Recorded, Recorder
 from common.training.schedule import Schedule
-from common.wire.messages import Job, Move, Moved
-from common.wire.tcp import expect
+from common.wire.messages import Job
 
 log = logging.getLogger(__name__)
-
-
-class MakeHead(Protocol):
-    """Makes the head of a job; see `common.training.prepare.make_head`."""
-
-    def __call__(self, job: Job, *, state: State | None = None) -> Head:
-        """The head, with a state where it is not the model's first one."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +109,8 @@ class Trainer:
         """Where the session goes on, of a trainer that was restored."""
         self.session = ("", b"")
         """Name and key, for checkpoints."""
+        self.share = "none"
+        """What the session has in common with others; see `common.training.sharing`."""
         self._tell_setting()
 
     @property
@@ -138,6 +129,8 @@ class Trainer:
             self._save(carrier)  # else a cloud that is lost early could not be gone back to
         while self._epoch < self._plan.epochs:
             self._train_epoch(carrier)
+            if self.share == "average":
+                self._average(carrier)
             self._evaluate(carrier)
             self._epoch, self._at = self._epoch + 1, Progress()
             if self._saves and self._epoch < self._plan.epochs:
@@ -177,7 +170,7 @@ class Trainer:
 
     @property
     def _saves(self) -> bool:
-        return self._plan.checkpoint_every >= 0
+        return self._plan.checkpoint_every >= 0 and self.share == "none"
 
     def _train_epoch(self, carrier: Carrier) -> None:
         plan, at, total = self._plan, self._at, len(self._train)
@@ -221,6 +214,12 @@ class Trainer:
                 )
                 if at.applied < total:
                     self._move_now(carrier)
+
+    def _average(self, carrier: Carrier) -> None:
+        """Behind an epoch, take the mean of all edges' heads; waits for them."""
+        begun_s = time.perf_counter()
+        edges = average_head(self.head, carrier)
+        log.info("mean of %d edges, after %.1f s", edges, time.perf_counter() - begun_s)
 
     def _evaluate(self, carrier: Carrier) -> None:
         path = Path(self.head, carrier, self.journal)
@@ -285,28 +284,15 @@ class Trainer:
             UsageError: there is no such cut, or training would be wrong there; all stays as it is.
         """
         begun_s = time.perf_counter()
-        try:
-            point = find_cut(self._graph, cut)
-            self._graph.require_trainable(point.index)
-        except PartitionError as error:
-            raise UsageError(f"the cut stays behind {self.job.cut_name}: {error}") from None
-        job = msgspec.structs.replace(self.job, cut=point.index, cut_name=point.name, splits=-1, split_index=-1)
-        names = state_of(self._graph.parts(point.index)[0]).keys()
-        old = state_of_part(self.head.part, self.head.updater)
-        leaving = only(old, {name for name, _ in old} - names)
-        pieces, buffers = to_pieces(leaving)
-        frame = carrier.exchange(Outgoing(Move(point.index, point.name, pieces), buffers))
-        moved = expect(frame, Moved)
-        if moved.refusal:
-            raise UsageError(f"the cut stays behind {self.job.cut_name}: {moved.refusal}")
-        state = {**only(old, names), **from_pieces(moved.pieces, frame.buffers)}
-        self.head = carrier.head = self._make_head(job, state=state)
-        self.job = job
+        self.head, self.job, nbytes = move_cut(self.head, self.job, self._graph, self._make_head, carrier, cut)
+        carrier.head = self.head
         seconds = time.perf_counter() - begun_s
         self.recorder.moved(seconds)
         self._tell_setting()
-        nbytes = sum(len(each) for each in (*buffers, *frame.buffers))
-        words = f"cut behind {point.name} from step {self.step} on; {nbytes / 1e6:.2f} MB moved, {seconds:.3f} s paused"
+        words = (
+            f"cut behind {self.job.cut_name} from step {self.step} on; {nbytes / 1e6:.2f} MB moved, "
+            f"{seconds:.3f} s paused"
+        )
         log.info("%s", words)
         return words
 
@@ -317,17 +303,3 @@ class Trainer:
             "compress_down": self.job.compress_down,
             "stale_it": self._plan.stale_it,
         }
-
-
-def find_cut(graph: Graph, cut: str) -> CutPoint:
-    """A cut point by name; where nothing has that name, a number is an index.
-
-    Raises:
-        PartitionError: there is none.
-    """
-    try:
-        return graph.find(cut)
-    except PartitionError:
-        if not cut.isdigit():
-            raise
-        return graph.find(int(cut))

@@ -131,6 +131,8 @@ class Opened(Struct, frozen=True, tag="opened"):
     """Sentences for the user, such as a difference that is allowed but should be known."""
     checkpoint: int = 0
     """Where a resumed session goes on: one of ``resume.checkpoints``, the newest that both sides have."""
+    share: str = "none"
+    """What this session has in common with others: ``none``, ``tail``, or ``average`` (of the parts, each epoch)."""
 
 
 class Ping(Struct, frozen=True, tag="ping"):
@@ -259,6 +261,23 @@ class Moved(Struct, frozen=True, tag="moved"):
     """Why the cut stays where it is."""
 
 
+class Average(Struct, frozen=True, tag="average"):
+    """Edge -> cloud on the training port, behind an epoch: the head's values, for the mean with other edges' heads.
+
+    Buffers: one for each piece.
+    """
+
+    pieces: tuple[Piece, ...]
+
+
+class Averaged(Struct, frozen=True, tag="averaged"):
+    """Cloud -> edge: the mean; the tails have theirs already. Buffers: one for each piece."""
+
+    edges: int
+    """How many heads it is of."""
+    pieces: tuple[Piece, ...]
+
+
 class Finish(Struct, frozen=True, tag="finish"):
     """Edge -> cloud on the training port: every step was answered, the run is over."""
 
@@ -298,6 +317,8 @@ Message: TypeAlias = (
     | Checkpointed
     | Move
     | Moved
+    | Average
+    | Averaged
     | Finish
     | Finished
     | Bye

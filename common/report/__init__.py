@@ -1,0 +1,1 @@
+"""Runs as one HTML page: ``python -m common.report RUN... --out report.html``."""
