@@ -1,6 +1,7 @@
 """Run a planned job: over a server, or in this one process, with the same records."""
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,21 +9,24 @@ from functools import partial
 from pathlib import Path as FilePath
 from typing import Any
 
+from safetensors.torch import save_file
+
 from common.errors import ConnectionLost, PartitionError, UsageError
 from common.records import new_folder
+from common.training.alone import MakeStation, Refuge
 from common.training.checkpoint import CheckpointStore, kept_checkpoints
 from common.training.control import Control, ControlPort
 from common.training.edge import Journey, train_here, train_remotely
 from common.training.journal import Journal
 from common.training.moving import find_cut
-from common.training.part_state import State
+from common.training.part_state import State, values_of
 from common.training.prepare import largest_frame, make_head, make_tail
 from common.training.recorder import Recorder
 from common.training.remote import Cloud
+from common.training.run_state import Plan as TrainingPlan
 from common.training.schedule import Schedule
 from common.training.station import Station
 from common.training.timed import busy_timer
-from common.training.trainer import Plan as TrainingPlan
 from common.training.trainer import Trainer
 from common.wire.admission import ClientSecurity
 from common.wire.messages import Job
@@ -52,34 +56,47 @@ def train_with_server(plan: Plan, options: ClientOptions, security: ClientSecuri
             largest_frame(plan.prepared.graph, plan.job),
             options.queue_limit,
             max(plan.job.stale_it, options.queue_limit) + 1,
-            options.reconnect_s,
+            math.inf if options.on_disconnect == "wait" else options.reconnect_s,
         )
-        digests, session = train_remotely(trainer, journey, resume=options.resume is not None)
-        facts = {"rtt_s": session.rtt_s, "session": session.name}
-        return Finished(trainer.finish(digests, _facts(plan, options, trainer) | facts), folder)
+        refuge = None
+        if options.on_disconnect == "edge":
+            store = CheckpointStore(folder / CHECKPOINTS / "cloud", kept_checkpoints(plan.job.stale_it), log.warning)
+            refuge = Refuge(_station_maker(plan, options, store), store)
+            trainer.copies = store
+        run = train_remotely(trainer, journey, resume=options.resume is not None, refuge=refuge)
+        facts: dict[str, Any] = {"rtt_s": 0.0, "session": None}
+        if run.session is not None:
+            facts = {"rtt_s": run.session.rtt_s, "session": run.session.name}
+        elif run.tail is not None:
+            save_file(values_of(run.tail), folder / "tail.safetensors")
+        if refuge is not None:
+            refuge.store.clear()
+        return Finished(trainer.finish(run.digests, _facts(plan, options, trainer) | facts), folder)
 
 
 def train_in_process(plan: Plan, options: JobOptions) -> Finished:
     """Train with head and tail in this process."""
     with _run(plan, options) as (trainer, folder):
         store = CheckpointStore(folder / CHECKPOINTS / "cloud", kept_checkpoints(plan.job.stale_it), log.warning)
-        make = partial(
-            make_tail,
-            plan.prepared,
-            device=options.device,
-            objective=objective,
-            memory_mb=options.codec_memory_mb,
-        )
-
-        def station(job: Job, *, received: int = 0, state: State | None = None) -> Station:
-            timer = busy_timer(options.device)
-            made = Station(plan.prepared.graph, job, make, timer, store=store, received=received, state=state)
-            plan.prepared.graph.forget_weights()
-            return made
-
-        digests = train_here(trainer, station, store, resume=options.resume is not None)
+        make = _station_maker(plan, options, store)
+        digests = train_here(trainer, make, store, resume=options.resume is not None)
         facts = {"rtt_s": 0.0, "session": None}
         return Finished(trainer.finish(digests, _facts(plan, options, trainer) | facts), folder)
+
+
+def _station_maker(plan: Plan, options: JobOptions, store: CheckpointStore) -> MakeStation:
+    """Makes the tail's half in this process."""
+    make = partial(
+        make_tail, plan.prepared, device=options.device, objective=objective, memory_mb=options.codec_memory_mb
+    )
+
+    def station(job: Job, *, received: int = 0, state: State | None = None) -> Station:
+        timer = busy_timer(options.device)
+        made = Station(plan.prepared.graph, job, make, timer, store=store, received=received, state=state)
+        plan.prepared.graph.forget_weights()
+        return made
+
+    return station
 
 
 @contextmanager
@@ -112,7 +129,6 @@ def _run(plan: Plan, options: JobOptions) -> Iterator[tuple[Trainer, FilePath]]:
     training = TrainingPlan(
         job.epochs,
         Schedule(options.schedule),
-        job.stale_it,
         options.queue_limit,
         options.checkpoint_every,
         options.moves,

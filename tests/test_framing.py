@@ -90,7 +90,7 @@ any_message = st.one_of(
     st.builds(Attached, numbers),
     st.builds(messages.Checkpoint, numbers, st.booleans()),
     st.builds(messages.Checkpointed, pieces),
-    st.builds(messages.Move, numbers, texts, pieces),
+    st.builds(messages.Move, numbers, texts, texts, texts, numbers, numbers, numbers, pieces),
     st.builds(messages.Moved, pieces, texts),
     st.builds(messages.Average, pieces),
     st.builds(messages.Averaged, numbers, pieces),

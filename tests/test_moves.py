@@ -9,6 +9,7 @@ import pytest
 
 from common.errors import TandemError, UsageError
 from common.training.control import ask_run
+from common.training.moving import Change
 from common.training.recorder import Recorder
 from discriminative.options import BaseOptions, ClientOptions
 from discriminative.recipe import plan_job
@@ -98,8 +99,8 @@ def test_a_run_moves_when_it_is_told_to(images: str, tmp_path: Path, monkeypatch
         folder = folder_of(tmp_path / "run")
         with pytest.raises(TandemError, match="the cut stays behind .*: the model has no cut 'layer9'"):
             threading.Timer(0.2, asked.set).start()
-            ask_run(folder, "layer9")
-        told.append(ask_run(folder, "features.5"))
+            ask_run(folder, Change(cut="layer9"))
+        told.append(ask_run(folder, Change(cut="features.5")))
 
     monkeypatch.setattr(Recorder, "step", record)
     asker = threading.Thread(target=ask)
@@ -108,7 +109,7 @@ def test_a_run_moves_when_it_is_told_to(images: str, tmp_path: Path, monkeypatch
     assert "cut behind features.5" in told[0]
     assert run.summary["moves"] == 1
     with pytest.raises(UsageError, match="is no run that trains"):
-        ask_run(run.folder, "features.1")
+        ask_run(run.folder, Change(cut="features.1"))
 
 
 def test_a_move_that_cannot_be_is_refused_before_training(images: str, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ Both go through the same codecs and the same frames, so an ablation in one proce
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol
@@ -18,10 +18,25 @@ from common.training.exchange import Answer, Outgoing, Upload
 from common.training.head import Head, HeadSnapshot
 from common.training.journal import Journal
 from common.training.line import Line, Parts
+from common.training.part_state import State, from_pieces
 from common.training.station import Station
 from common.wire.framing import Frame, FrameReader, feed, frame_bytes, pack
 from common.wire.messages import Averaged, Bye, Checkpoint, Checkpointed, Finish, Finished, Gradients, Moved
 from common.wire.tcp import Received, expect
+
+
+class Writer(Protocol):
+    """Writes a checkpoint of the edge when its parts are there."""
+
+    @property
+    def wants_copy(self) -> bool:
+        """Whether a copy of the tail is to come."""
+
+    def write(self, tensors: dict[str, Tensor], pending: list[PendingStep]) -> None:
+        """The head's state, and the steps under way."""
+
+    def copied(self, tail: State) -> None:
+        """A copy of the tail."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +48,7 @@ class Saving:
     """Frames sent by then, the request for the cloud's half included."""
     answered: int
     """Answers applied by then."""
-    write: Callable[["Saving", dict[str, Tensor], list[PendingStep]], None]
-    """Takes the head's state, and the steps under way."""
+    writer: Writer
 
 
 class Carrier(Protocol):
@@ -131,7 +145,7 @@ class InProcess:
     def save(self, saving: Saving) -> None:
         """Both halves."""
         self.tally.count(answer=False)
-        saving.write(saving, *self.head.finish(saving.snapshot))
+        saving.writer.write(*self.head.finish(saving.snapshot))
         self._ask(pack(Checkpoint(saving.answered)))
 
     def exchange(self, outgoing: Outgoing) -> Frame:
@@ -177,6 +191,7 @@ class Remote:
         self.head = head
         self._journal = journal
         self.tally = tally or Tally()
+        self._savings: deque[Saving] = deque()
         self._duplex: Duplex[Upload | Saving | Outgoing, Answer | Frame] = Duplex(
             line, self._encode, self._decode, queue_limit, most_under_way, Bye()
         )
@@ -229,13 +244,18 @@ class Remote:
         if isinstance(item, Upload):
             return encode_upload(self.head, item, self._journal)
         if isinstance(item, Saving):
-            item.write(item, *self.head.finish(item.snapshot))
-            return pack(Checkpoint(item.answered))
+            item.writer.write(*self.head.finish(item.snapshot))
+            self._savings.append(item)
+            return pack(Checkpoint(item.answered, copy=item.writer.wants_copy))
         return pack(item.message, item.buffers)
 
     def _decode(self, received: Received) -> Answer | Frame | None:
         message = received.frame.message
         if isinstance(message, Checkpointed):
+            # There is none for the answer to a checkpoint that this run went on from.
+            saving = self._savings.popleft() if self._savings else None
+            if saving and saving.writer.wants_copy:
+                saving.writer.copied(from_pieces(message.pieces, received.frame.buffers))
             return None
         if isinstance(message, (Finished, Moved, Averaged)):
             return received.frame

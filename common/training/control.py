@@ -23,6 +23,7 @@ import tyro
 from common.command import run_command
 from common.config import parse
 from common.errors import TandemError, UsageError
+from common.training.moving import Change
 
 FILE = "control.json"
 _LINE_BYTES = 4096
@@ -41,7 +42,7 @@ class Request(msgspec.Struct, frozen=True):
     """What a user asks."""
 
     key: str
-    cut: str
+    change: Change
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -53,7 +54,7 @@ class Reply(msgspec.Struct, frozen=True):
 
 @dataclass
 class _Asked:
-    cut: str
+    change: Change
     reply: Reply | None = None
     answered: threading.Event = field(default_factory=threading.Event)
 
@@ -68,19 +69,19 @@ class Control:
         """Whether something is asked."""
         return bool(self._asked)
 
-    def ask(self, cut: str, seconds: float) -> Reply:
-        """Ask for another cut, and wait until it is done."""
-        asked = _Asked(cut)
+    def ask(self, change: Change, seconds: float) -> Reply:
+        """Ask for another plan, and wait until it is done."""
+        asked = _Asked(change)
         self._asked.append(asked)
         asked.answered.wait(seconds)
-        return asked.reply or Reply(False, "the run has not come to it; it may still move the cut later")
+        return asked.reply or Reply(False, "the run has not come to it; it may still do it later")
 
-    def answer(self, move: Callable[[str], str]) -> None:
+    def answer(self, do: Callable[[Change], str]) -> None:
         """Carry out what is asked."""
         while self._asked:
             asked = self._asked.popleft()
             try:
-                asked.reply = Reply(True, move(asked.cut))
+                asked.reply = Reply(True, do(asked.change))
             except UsageError as error:
                 asked.reply = Reply(False, str(error))
             asked.answered.set()
@@ -136,11 +137,11 @@ class ControlPort:
             return Reply(False, "this is no request")
         if not hmac.compare_digest(request.key.encode(), self._key.encode()):
             return Reply(False, "the key is another run's")
-        return self._control.ask(request.cut, _ANSWER_S)
+        return self._control.ask(request.change, _ANSWER_S)
 
 
-def ask_run(folder: Path, cut: str) -> str:
-    """Ask the run of a folder to move its cut; what it did, in words.
+def ask_run(folder: Path, change: Change) -> str:
+    """Ask the run of a folder for another plan; what it did, in words.
 
     Raises:
         UsageError: there is no such run, or it does not run.
@@ -156,7 +157,7 @@ def ask_run(folder: Path, cut: str) -> str:
         raise UsageError(f"{folder / FILE} cannot be read: {error}") from None
     try:
         with socket.create_connection(("127.0.0.1", address.port), timeout=_ASK_S) as asking:
-            asking.sendall(msgspec.json.encode(Request(address.key, cut)) + b"\n")
+            asking.sendall(msgspec.json.encode(Request(address.key, change)) + b"\n")
             asking.settimeout(_ANSWER_S + _ASK_S)
             reply = msgspec.json.decode(_read_line(asking), type=Reply)
     except (OSError, msgspec.MsgspecError) as error:
@@ -179,8 +180,14 @@ class ControlOptions:
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run's folder, as its client printed it."""
-    cut: str
+    cut: str | None = None
     """Cut the model here from now on: the name of a module, or the index of a cut point."""
+    compress_up: str | None = None
+    """Codec of the activations from now on."""
+    compress_down: str | None = None
+    """Codec of the gradients from now on."""
+    stale_it: int | None = None
+    """Staleness bound from now on."""
     debug: bool = False
     """Show tracebacks."""
 
@@ -188,7 +195,10 @@ class ControlOptions:
 def main() -> None:
     """Ask, and print what was done."""
     options = parse(ControlOptions)
-    print(ask_run(options.run, options.cut))
+    change = Change(options.cut, options.compress_up, options.compress_down, options.stale_it)
+    if change == Change():
+        raise UsageError("say what is to change: --cut, --compress_up, --compress_down, --stale_it")
+    print(ask_run(options.run, change))
 
 
 if __name__ == "__main__":

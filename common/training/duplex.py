@@ -121,6 +121,9 @@ class Duplex(Generic[Out, In]):
             while True:
                 self._line.put(self._encode(self._outbox.get()))
                 self._encoded += 1
+        except Closed:
+            self._outbox.close(drop=True)  # the line may have ended under an owner who waits for room
+            raise
         finally:
             self._line.complete()
 

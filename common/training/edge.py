@@ -6,19 +6,20 @@ no more: then both sides go back to the newest checkpoint that both have, and th
 
 import logging
 from dataclasses import dataclass
-from typing import Protocol
 
-from common.errors import DataError, SessionGone
+from common.errors import ConnectionLost, DataError, SessionGone
 from common.naming import printable
+from common.training.alone import MakeStation, Refuge, newest_copy, train_alone
 from common.training.carrier import InProcess, Remote
 from common.training.checkpoint import CheckpointStore, read_facts
 from common.training.heartbeat import Heartbeat
 from common.training.line import Line
 from common.training.part_state import State, unflat
 from common.training.remote import RECONNECT_S, Cloud, OpenSession, Reattacher, open_session
-from common.training.station import Station, TailFacts, kept_answers
-from common.training.trainer import EdgeFacts, Trainer
-from common.wire.messages import Job, Resume
+from common.training.run_state import EdgeFacts
+from common.training.station import TailFacts, kept_answers
+from common.training.trainer import Trainer
+from common.wire.messages import Resume
 
 log = logging.getLogger(__name__)
 
@@ -41,41 +42,64 @@ class Journey:
         return 2 * self.most_under_way + 2
 
 
-def train_remotely(trainer: Trainer, journey: Journey, *, resume: bool = False) -> tuple[dict[str, str], OpenSession]:
-    """Train with a server; digests of the tail, and the session as it was opened last.
+@dataclass(frozen=True)
+class Journeyed:
+    """A run that has ended well."""
+
+    digests: dict[str, str]
+    """Of the tail."""
+    session: OpenSession | None
+    """As it was opened last; None of a run that ended alone."""
+    tail: State | None = None
+    """Of a run that ended alone."""
+
+
+def train_remotely(
+    trainer: Trainer, journey: Journey, *, resume: bool = False, refuge: Refuge | None = None
+) -> Journeyed:
+    """Train with a server to the end of the run.
 
     Args:
         trainer: of the head.
         journey: to the server.
         resume: go on from the trainer's store.
+        refuge: train alone while the server is away; without it the run stops.
 
     Raises:
         ConnectionLost: the server was away for too long.
         SessionGone: the server has lost the session, and there is no checkpoint that both have.
         TandemError: anything else that ends a run.
     """
-    goes_on = resume
+    tail: State | None = None
+    alone = refuge is not None and resume and _was_alone(trainer)
     while True:
-        session = _open(trainer, journey, resume=goes_on)
-        if goes_on:
-            trainer.restore(session.checkpoint)
-            trainer.recorder.resumes += 1
-            log.info("training goes on from step %d", trainer.step)
         try:
-            return _train(trainer, journey, session), session
+            if alone and refuge is not None:
+                digests, tail = train_alone(trainer, refuge, journey.cloud)
+                if digests is not None:
+                    return Journeyed(digests, None, tail)
+                trainer.go_with()
+                alone = resume = False
+            session = _open(trainer, journey, resume=resume)
+            if resume:
+                trainer.restore(session.checkpoint)
+                trainer.recorder.resumes += 1
+                log.info("training goes on from step %d", trainer.step)
+            handed, tail = tail, None
+            return Journeyed(_train(trainer, journey, session, handed), session)
         except SessionGone as gone:
             trainer.store.join()
-            if not trainer.store.numbers():
+            if refuge is not None and resume and newest_copy(trainer, refuge):
+                alone = True
+            elif resume or not trainer.store.numbers():
                 raise
             log.warning("%s; going back to a checkpoint", printable(str(gone)))
-            goes_on = True
-
-
-class MakeStation(Protocol):
-    """Makes the other half of a session in this process."""
-
-    def __call__(self, job: Job, *, received: int = 0, state: State | None = None) -> Station:
-        """The station of a job; where it goes on, with the frames that came before and the tail's state."""
+            resume = True
+        except ConnectionLost as lost:
+            if refuge is None or not newest_copy(trainer, refuge):
+                raise
+            log.warning("%s", printable(str(lost)))
+            alone = True
 
 
 def train_here(trainer: Trainer, make: MakeStation, store: CheckpointStore, *, resume: bool = False) -> dict[str, str]:
@@ -142,7 +166,12 @@ def _open(trainer: Trainer, journey: Journey, *, resume: bool) -> OpenSession:
     return session
 
 
-def _train(trainer: Trainer, journey: Journey, session: OpenSession) -> dict[str, str]:
+def _was_alone(trainer: Trainer) -> bool:
+    facts = _facts(trainer)
+    return facts[max(facts)].alone
+
+
+def _train(trainer: Trainer, journey: Journey, session: OpenSession, handed: State | None) -> dict[str, str]:
     trainer.session = (session.name, session.key)
     trainer.share = session.share
     trainer.journal.clock_offset_s = session.clock_offset_s
@@ -165,6 +194,8 @@ def _train(trainer: Trainer, journey: Journey, session: OpenSession) -> dict[str
                 tally=trainer.tally,
             ) as carrier,
         ):
+            if handed is not None:
+                trainer.come_back(carrier, handed)
             return trainer.run(carrier)
     finally:
         trainer.recorder.faults += line.breaks

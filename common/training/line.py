@@ -39,9 +39,10 @@ class Line:
 
     Args:
         connection: the first one, which this owns from here on; None where it comes by `adopt`.
-        restore: called with this and the error when a connection has broken, in the thread that found it; it returns
-            when another connection has been adopted, or raises. Without it the error ends the line.
+        restore: called with this and the error when there is no connection, in one of the threads that need it; it
+            returns when another one has been adopted, or raises. Without it the error ends the line.
         lag: a frame from the peer with number n says that the peer has all frames of this side below n + 1 - lag.
+            As many of the last frames are kept in any case, for `kept_from`.
         limit: how many frames may wait to be sent.
         sent: frames sent by this side before.
         received: frames received by this side before.
@@ -62,13 +63,14 @@ class Line:
         self._restore, self._lag, self._limit = restore, lag, limit
         self._kept = deque(kept)
         self._first = sent - len(kept)
-        self._cursor = sent
+        self._cursor = self._begun = sent
         self._received = received
         self._held = _Held(connection) if connection else None
         self._generation = 0
         self._complete = False
         self._ended = False
-        self._error: BaseException | None = None
+        self._lost = ConnectionLost("there is no connection")
+        self._restoring = False
         self._changed = threading.Condition()
         self.peer = connection.peer if connection else "the peer"
         self.breaks = 0
@@ -138,15 +140,16 @@ class Line:
         """
         while True:
             with self._changed:
-                while not self._ended and (self._held is None or self._cursor == self.sent):
-                    if self._complete and self._cursor == self.sent:
+                while not self._ended and self._cursor == self.sent:
+                    if self._complete:
                         return
                     self._changed.wait()
             with self._use() as (held, generation):
                 with self._changed:
-                    if generation != self._generation:
+                    if generation != self._generation or self._cursor == self.sent:
                         continue
                     parts, held.sending = self._kept[self._cursor - self._first], True
+                    self._begun = max(self._begun, self._cursor + 1)
                 try:
                     held.connection.send_parts(parts)
                 except ConnectionLost as error:
@@ -190,6 +193,7 @@ class Line:
             A number for `adopt`, and how many frames were received: from here on none of the old connection counts.
         """
         with self._changed:
+            self._lost = ConnectionLost(f"the connection to {self.peer} was left for a newer one")
             self._generation += 1
             self._leave()
             self._changed.notify_all()
@@ -212,9 +216,9 @@ class Line:
         with self._changed:
             if self._ended or generation != self._generation:
                 return False
-            if not self._first <= received <= self.sent:
+            if not self._first <= received <= self._begun:
                 raise ProtocolError(
-                    f"the peer says that it has received {received} frames; it can be {self._first} to {self.sent}"
+                    f"the peer says that it has received {received} frames; it can be {self._first} to {self._begun}"
                 )
             self.returns += 1
             self._cursor = received
@@ -268,14 +272,15 @@ class Line:
 
     @contextmanager
     def _use(self) -> Iterator[tuple[_Held, int]]:
-        """The connection of the moment, which is not closed during the block."""
-        with self._changed:
-            while self._held is None and not self._ended:
-                self._changed.wait()
-            if self._ended or self._held is None:
-                raise Closed
-            held, generation = self._held, self._generation
-            held.users += 1
+        """The connection of the moment, brought back where there is none; it is not closed during the block."""
+        while (taken := self._take()) is None:
+            if self._restore is not None:
+                self._restore(self, self._lost)
+            # Where that raises, nobody else tries: the error is on its way to whoever ends the line.
+            with self._changed:
+                self._restoring = False
+                self._changed.notify_all()
+        held, generation = taken
         try:
             yield held, generation
         finally:
@@ -285,6 +290,19 @@ class Line:
                 self._changed.notify_all()
             if done:
                 held.connection.close()
+
+    def _take(self) -> tuple[_Held, int] | None:
+        """The connection of the moment, with one user more; None for the one thread that is to bring it back."""
+        with self._changed:
+            while self._held is None and not self._ended:
+                if self._restore is not None and not self._restoring:
+                    self._restoring = True
+                    return None
+                self._changed.wait()
+            if self._ended or self._held is None:
+                raise Closed
+            self._held.users += 1
+            return self._held, self._generation
 
     def _leave(self) -> None:
         """Let go of the connection; its last user closes it."""
@@ -304,20 +322,20 @@ class Line:
                 self._changed.notify_all()
 
     def _forget(self, number: int) -> None:
-        """Keep no frames below a number, as the peer has them."""
-        while self._first < min(number, self._cursor):
+        """Keep no frames below a number, as the peer has them, but for the last ones."""
+        while self._first < min(number, self._cursor, self.sent - self._lag):
             self._kept.popleft()
             self._first += 1
 
     def _broken(self, generation: int, error: ConnectionLost) -> None:
-        """The connection of a generation is lost: get another, unless somebody has already."""
+        """The connection of a generation is lost, unless somebody has left it already."""
         with self._changed:
             if generation != self._generation or self._ended:
                 return
+            self._lost = error
             self._generation += 1
             self.breaks += 1
             self._leave()
             self._changed.notify_all()
         if self._restore is None:
             raise error
-        self._restore(self, error)

@@ -1,9 +1,11 @@
 """What an edge does between two steps with nothing under way: move the cut, or take the mean with other edges."""
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import msgspec
 
+from common.codec import make_codec
 from common.errors import PartitionError, UsageError
 from common.partition.graph import Graph
 from common.partition.points import CutPoint
@@ -39,40 +41,84 @@ def find_cut(graph: Graph, cut: str) -> CutPoint:
         return graph.find(int(cut))
 
 
-def move_cut(
-    head: Head, job: Job, graph: Graph, make_head: MakeHead, carrier: Carrier, cut: str
-) -> tuple[Head, Job, int]:
-    """Cut the model elsewhere: what changes sides goes with its weights, buffers and the optimizer's state of them.
+@dataclass(frozen=True)
+class Change:
+    """What of a plan is to be another; None leaves it."""
+
+    cut: str | None = None
+    compress_up: str | None = None
+    compress_down: str | None = None
+    stale_it: int | None = None
+
+    def of(self, job: Job, graph: Graph) -> Job:
+        """The job after the change.
+
+        Raises:
+            UsageError: there is no such cut or codec, or training would be wrong there.
+        """
+        changes: dict[str, Any] = {
+            name: value
+            for name in ("compress_up", "compress_down", "stale_it")
+            if (value := getattr(self, name)) is not None
+        }
+        if self.stale_it is not None and self.stale_it < 0:
+            raise UsageError(f"K is {self.stale_it}; it must be 0 or more")
+        make_codec(changes.get("compress_up", job.compress_up), "up")
+        make_codec(changes.get("compress_down", job.compress_down), "down")
+        if self.cut is not None:
+            try:
+                point = find_cut(graph, self.cut)
+                graph.require_trainable(point.index)
+            except PartitionError as error:
+                raise UsageError(f"the cut stays behind {job.cut_name}: {error}") from None
+            changes |= {"cut": point.index, "cut_name": point.name, "splits": -1, "split_index": -1}
+        return msgspec.structs.replace(job, **changes)
+
+
+def change_plan(
+    head: Head, job: Job, graph: Graph, make_head: MakeHead, carrier: Carrier, at: tuple[int, int]
+) -> tuple[Head, int]:
+    """Train by another plan: what changes sides goes with its weights, buffers and the optimizer's state of them.
 
     Args:
         head: of the job until now.
-        job: what is trained.
+        job: from now on.
         graph: of the model.
         make_head: makes a head of a job.
         carrier: to the tail.
-        cut: where to.
+        at: the step that is due next, and its epoch.
 
     Returns:
-        The head and the job from now on, and the bytes that went over.
+        The head from now on, and the bytes that went over.
 
     Raises:
-        UsageError: there is no such cut, or training would be wrong there, or the cloud will not; all stays as it is.
+        UsageError: the cloud will not; all stays as it is.
     """
-    try:
-        point = find_cut(graph, cut)
-        graph.require_trainable(point.index)
-    except PartitionError as error:
-        raise UsageError(f"the cut stays behind {job.cut_name}: {error}") from None
-    names = state_of(graph.parts(point.index)[0]).keys()
+    names = state_of(graph.parts(job.cut)[0]).keys()
     old = state_of_part(head.part, head.updater)
-    pieces, buffers = to_pieces(only(old, {name for name, _ in old} - names))
-    frame = carrier.exchange(Outgoing(Move(point.index, point.name, pieces), buffers))
+    leaving = only(old, {name for name, _ in old} - names)
+    arrived, nbytes = _exchange(job, carrier, leaving, at)
+    return make_head(job, state={**only(old, names), **arrived}), nbytes
+
+
+def hand_back(job: Job, carrier: Carrier, tail: State, at: tuple[int, int]) -> None:
+    """Give a new session's cloud the tail that the edge has trained alone.
+
+    Raises:
+        UsageError: the cloud will not have it.
+    """
+    _exchange(job, carrier, tail, at)
+
+
+def _exchange(job: Job, carrier: Carrier, leaving: State, at: tuple[int, int]) -> tuple[State, int]:
+    """Tell the cloud the plan of a job, with what goes there; what comes back, and the bytes of both."""
+    pieces, buffers = to_pieces(leaving)
+    move = Move(job.cut, job.cut_name, job.compress_up, job.compress_down, job.stale_it, *at, pieces)
+    frame = carrier.exchange(Outgoing(move, buffers))
     moved = expect(frame, Moved)
     if moved.refusal:
-        raise UsageError(f"the cut stays behind {job.cut_name}: {moved.refusal}")
-    state = {**only(old, names), **from_pieces(moved.pieces, frame.buffers)}
-    job = msgspec.structs.replace(job, cut=point.index, cut_name=point.name, splits=-1, split_index=-1)
-    return make_head(job, state=state), job, sum(len(each) for each in (*buffers, *frame.buffers))
+        raise UsageError(f"the server goes on by the plan that it has: {moved.refusal}")
+    return from_pieces(moved.pieces, frame.buffers), sum(len(each) for each in (*buffers, *frame.buffers))
 
 
 def average_head(head: Head, carrier: Carrier) -> int:

@@ -32,7 +32,9 @@ log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 1 << 30
 """Of a job's largest step, or of the blocks that move; what a session can make this server allocate for a frame."""
-_OF_THE_MOMENT = ("epochs", "cut", "cut_name", "splits", "split_index")
+_OF_THE_MOMENT = frozenset(
+    ("epochs", "cut", "cut_name", "splits", "split_index", "compress_up", "compress_down", "stale_it")
+)
 _SESSION_NAME = re.compile(r"[0-9a-f]{16}")
 
 

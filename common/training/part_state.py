@@ -40,6 +40,11 @@ def only_values(state: Mapping[tuple[str, str], Tensor]) -> State:
     return {key: value for key, value in state.items() if key[1] == VALUE}
 
 
+def values_of(state: Mapping[tuple[str, str], Tensor]) -> dict[str, Tensor]:
+    """The values by name, in memory of their own, for a file of weights."""
+    return {name: value.detach().cpu().contiguous().clone() for (name, slot), value in state.items() if slot == VALUE}
+
+
 def put_mean(part: nn.Module, mean: Mapping[tuple[str, str], Tensor]) -> None:
     """Give a part other values, in place; its optimizer keeps what it has.
 

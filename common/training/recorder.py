@@ -53,6 +53,8 @@ class Recorded(msgspec.Struct):
     last_epoch: dict[str, float | None] = msgspec.field(default_factory=dict)
     trained: tuple[float | None, int, int] = (0.0, 0, 0)
     """Of the epoch that is not over: sum of losses (None where training has diverged), right answers, samples."""
+    alone: int = 0
+    """Steps without the cloud."""
     moves: int = 0
     moving_s: float = 0.0
 
@@ -149,6 +151,7 @@ class Recorder:
         self._sums.bytes_up += numbers.bytes_up
         self._sums.bytes_down += numbers.bytes_down
         self._sums.samples += done.count
+        self._sums.alone += bool(self.setting.get("alone"))
         row = {
             "step": done.step,
             "epoch": done.epoch,
@@ -213,6 +216,7 @@ class Recorder:
             "bytes_down_per_step": self._sums.bytes_down / max(self._sums.all.steps, 1),
             "faults": self.faults,
             "resumes": self.resumes,
+            "alone_steps": self._sums.alone,
             "moves": self._sums.moves,
             "moving_s": self._sums.moving_s,
             "wall_s": self._wall_s(),

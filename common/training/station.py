@@ -220,7 +220,16 @@ class Station:
         came = _state(message.pieces, item.buffers)
         if self.together is not None:
             return Moved(refusal="what several edges train together is not moved"), {}
-        job = msgspec.structs.replace(self.job, cut=message.cut, cut_name=message.cut_name, splits=-1, split_index=-1)
+        job = msgspec.structs.replace(
+            self.job,
+            cut=message.cut,
+            cut_name=message.cut_name,
+            splits=-1,
+            split_index=-1,
+            compress_up=message.compress_up,
+            compress_down=message.compress_down,
+            stale_it=message.stale_it,
+        )
         old = state_of_part(self.tail.part, self.tail.updater)
         try:
             self._graph.require_trainable(job.cut)
@@ -234,7 +243,7 @@ class Station:
             return Moved(refusal=str(error)), {}
         except ValueError as error:
             raise ProtocolError(f"the state of moving blocks does not fit: {error}") from None
-        tail.order.load_state(self.tail.order.state())
+        tail.order.load_state((message.step, message.epoch))
         leaving = only(old, {name for name, _ in old} - names)
         self.job, self.tail, self._timed = job, tail, TimedTail(tail, self._timer)
         return Moved(), leaving

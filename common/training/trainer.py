@@ -3,67 +3,34 @@
 import logging
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import msgspec
-from torch import Tensor
 from tqdm import tqdm
 
 from common.datasets.batches import Batches
+from common.errors import UsageError
 from common.partition.graph import Graph
 from common.training.carrier import Carrier, Saving, Tally
-from common.training.checkpoint import CheckpointStore, PendingStep
+from common.training.checkpoint import CheckpointStore
 from common.training.control import Control
 from common.training.digest import combined_digest, parameter_digests
 from common.training.head import Head
-from common.training.journal import Journal, StepNumbers
+from common.training.journal import Journal
 from common.training.loop import Path, Progress, StepDone, evaluate, train_steps
-from common.training.moving import MakeHead, average_head, find_cut, move_cut
-from common.training.part_state import unflat
-from common.training.recorder import Recorded, Recorder
-from common.training.schedule import Schedule
+from common.training.moving import Change, MakeHead, average_head, change_plan, find_cut, hand_back
+from common.training.part_state import State, state_of_part, unflat
+from common.training.recorder import Recorder
+from common.training.run_state import CheckpointWriter, EdgeFacts, Plan
 from common.wire.messages import Job
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How a run trains."""
-
-    epochs: int
-    schedule: Schedule
-    stale_it: int
-    window: int
-    """Batches under way in an evaluation."""
-    checkpoint_every: int = 0
-    """Steps between checkpoints within an epoch; 0 for those at the ends of epochs only, below 0 for none at all."""
-    moves: Mapping[int, str] = field(default_factory=dict)
-    """Cuts to move to, by the step before which that is."""
-
-
-class EdgeFacts(msgspec.Struct, frozen=True):
-    """What is no tensor of a head's checkpoint."""
-
-    job: Job
-    """With the cut of the moment."""
-    session: str
-    key: bytes
-    epoch: int
-    forwarded: int
-    applied: int
-    sent: int
-    under_way: list[int]
-    pending: list[PendingStep]
-    numbers: dict[int, StepNumbers]
-    recorded: Recorded
-
-    @property
-    def answered(self) -> int:
-        """Number of the first answer that had not been applied."""
-        return self.under_way[0] if self.under_way else self.sent
+class CloudIsBack(Exception):
+    """Between two steps of an edge that trains alone."""
 
 
 class Trainer:
@@ -97,6 +64,8 @@ class Trainer:
         control: Control | None = None,
     ) -> None:
         self.head, self.job = head, job
+        self._planned = job
+        """Also while the edge trains alone."""
         self._graph, self._make_head = graph, make_head
         self._train, self._test = data
         self._plan = plan
@@ -105,6 +74,10 @@ class Trainer:
         self._epoch, self._at = 0, Progress()
         self._moved_before = -1
         self._saved_at = -1
+        self.copies: CheckpointStore | None = None
+        """Where copies of the tail go at each checkpoint, of an edge that may have to train alone."""
+        self._alone = False
+        self._until: Callable[[], bool] | None = None
         self.tally = Tally()
         """Where the session goes on, of a trainer that was restored."""
         self.session = ("", b"")
@@ -118,13 +91,24 @@ class Trainer:
         """Steps of the run whose forward is done."""
         return self._epoch * len(self._train) + self._at.forwarded
 
-    def run(self, carrier: Carrier) -> dict[str, str]:
+    @property
+    def due(self) -> tuple[int, int]:
+        """The step that is due next, and its epoch."""
+        return self.step, self._epoch
+
+    def run(self, carrier: Carrier, until: Callable[[], bool] | None = None) -> dict[str, str]:
         """Train to the end; digests of the tail.
 
+        Args:
+            carrier: to the tail.
+            until: asked before each step with nothing under way; says yes where training is to go on elsewhere.
+
         Raises:
+            CloudIsBack: ``until`` said yes.
             SessionGone: the tail is lost; with `restore` this trainer can go on over another carrier.
             TandemError: anything else that ends a run.
         """
+        self._until = until
         if self._saves and self._saved_at < 0:
             self._save(carrier)  # else a cloud that is lost early could not be gone back to
         while self._epoch < self._plan.epochs:
@@ -144,17 +128,25 @@ class Trainer:
         self.store.clear()
         return summary
 
-    def restore(self, number: int) -> None:
+    def restore(self, number: int, *, alone: bool = False) -> None:
         """Go back to a checkpoint of the store.
+
+        Args:
+            number: of the checkpoint.
+            alone: go on with the tail in this process: nothing is compressed, and nothing is stale.
 
         Raises:
             DataError: it cannot be read.
         """
         self.store.join()
         tensors, facts = self.store.read(number, EdgeFacts)
-        self.job = facts.job
-        self.head = self._make_head(facts.job, state=unflat(tensors, "head/"))
-        self.head.load(tensors, facts.pending)
+        self._planned = msgspec.structs.replace(facts.job, epochs=self._planned.epochs)
+        self._alone = alone
+        alike = {"compress_up": "none", "compress_down": "none", "stale_it": 0} if alone else {}
+        self.job = msgspec.structs.replace(self._planned, **alike)
+        self.head = self._make_head(self.job, state=unflat(tensors, "head/"))
+        if alone == facts.alone:
+            self.head.load(tensors, facts.pending)
         self._epoch, self._at = facts.epoch, Progress(facts.forwarded, facts.applied)
         self.tally = Tally(facts.sent, list(facts.under_way))
         self.session = (facts.session, facts.key)
@@ -190,10 +182,14 @@ class Trainer:
                 bar.set_postfix(loss=f"{self.recorder.trained.loss:.4f}", refresh=False)
 
             def before(step: int) -> bool:
+                if self._until is not None and self._until():
+                    raise CloudIsBack
                 if self._moves_before(step):
                     return True
                 every = plan.checkpoint_every
                 if every > 0 and step % every == 0 and step != self._saved_at:
+                    if self.copies is not None and at.applied < at.forwarded:
+                        return True  # a copy that the edge could go on from alone has nothing under way
                     self._save(carrier)
                 return False
 
@@ -207,7 +203,7 @@ class Trainer:
                     epoch=self._epoch,
                     first_step=first,
                     schedule=plan.schedule,
-                    stale_it=plan.stale_it,
+                    stale_it=self.job.stale_it,
                     on_step=on_step,
                     at=at,
                     before=before,
@@ -240,58 +236,67 @@ class Trainer:
     def _save(self, carrier: Carrier) -> None:
         """Let both sides keep what they are, without waiting for anything that is under way."""
         tally = replace(carrier.tally, sent=carrier.tally.sent + 1, under_way=list(carrier.tally.under_way))
-        recorded, epoch, at = self.recorder.state(), self._epoch, replace(self._at)
-        job, (session, key) = self.job, self.session
-
-        def write(saving: Saving, tensors: dict[str, Tensor], pending: list[PendingStep]) -> None:
-            numbers = self.journal.under_way(each.step for each in pending)
-            facts = EdgeFacts(
-                job,
-                session,
-                key,
-                epoch,
-                at.forwarded,
-                at.applied,
-                tally.sent,
-                tally.under_way,
-                pending,
-                numbers,
-                recorded,
-            )
-            self.store.write(saving.number, tensors, facts)
-
+        facts = EdgeFacts(
+            self._planned,
+            *self.session,
+            self._epoch,
+            self._at.forwarded,
+            self._at.applied,
+            tally.sent,
+            tally.under_way,
+            self._alone,
+            self.recorder.state(),
+        )
+        copies = None if self._alone else self.copies
         self._saved_at = self.step
-        carrier.save(Saving(self.head.snapshot(), tally.sent, carrier.tally.answered, write))
+        writer = CheckpointWriter(facts, self.step, self.store, self.journal, copies)
+        carrier.save(Saving(self.head.snapshot(), tally.sent, carrier.tally.answered, writer))
 
     def _moves_before(self, step: int) -> bool:
         """Whether the cut is to be moved before a step's forward, and was not yet."""
         return self._control.waiting() or (step in self._plan.moves and step != self._moved_before)
 
     def _move_now(self, carrier: Carrier) -> None:
-        """Carry out the moves that are due; nothing is under way."""
+        """Carry out the changes that are due; nothing is under way."""
         if self.step in self._plan.moves and self.step != self._moved_before:
             self._moved_before = self.step
-            self.move(carrier, self._plan.moves[self.step])
-        self._control.answer(lambda cut: self.move(carrier, cut))
+            self.change(carrier, Change(cut=self._plan.moves[self.step]))
+        self._control.answer(lambda change: self.change(carrier, change))
 
-    def move(self, carrier: Carrier, cut: str) -> str:
-        """Cut the model elsewhere from now on: what changes sides goes with its weights and its optimizer's state.
+    def come_back(self, carrier: Carrier, tail: State) -> None:
+        """Give the tail that was trained alone to a new session, and go on as it was asked."""
+        hand_back(self.job, carrier, tail, self.due)
+        self._saved_at = -1  # the new session has no checkpoint yet
+
+    def go_with(self) -> None:
+        """Go on with a cloud from where this edge came alone."""
+        self._alone = False
+        self.job, self.tally = self._planned, Tally()
+        self.head = self._make_head(self.job, state=state_of_part(self.head.part, self.head.updater))
+        self._tell_setting()
+
+    def change(self, carrier: Carrier, change: Change) -> str:
+        """Train by another plan from now on: what changes sides goes with its weights and its optimizer's state.
 
         Returns:
             What was done, in words.
 
         Raises:
-            UsageError: there is no such cut, or training would be wrong there; all stays as it is.
+            UsageError: it cannot be, or the cloud will not; all stays as it is.
         """
+        job = change.of(self.job, self._graph)
+        if self._alone:
+            raise UsageError("the edge trains alone; its plan changes when the cloud is back")
         begun_s = time.perf_counter()
-        self.head, self.job, nbytes = move_cut(self.head, self.job, self._graph, self._make_head, carrier, cut)
+        self.head, nbytes = change_plan(self.head, job, self._graph, self._make_head, carrier, self.due)
         carrier.head = self.head
+        self.job = self._planned = job
         seconds = time.perf_counter() - begun_s
         self.recorder.moved(seconds)
         self._tell_setting()
         words = (
-            f"cut behind {self.job.cut_name} from step {self.step} on; {nbytes / 1e6:.2f} MB moved, "
-            f"{seconds:.3f} s paused"
+            f"from step {self.step} on: cut behind {job.cut_name}, {job.compress_up} up, {job.compress_down} down, "
+            f"K = {job.stale_it}; {nbytes / 1e6:.2f} MB moved, {seconds:.3f} s paused"
         )
         log.info("%s", words)
         return words
@@ -301,5 +306,6 @@ class Trainer:
             "cut": self.job.cut,
             "compress_up": self.job.compress_up,
             "compress_down": self.job.compress_down,
-            "stale_it": self._plan.stale_it,
+            "stale_it": self.job.stale_it,
+            **({"alone": True} if self._alone else {}),
         }

@@ -242,13 +242,19 @@ class Checkpointed(Struct, frozen=True, tag="checkpointed"):
 
 
 class Move(Struct, frozen=True, tag="move"):
-    """Edge -> cloud on the training port, when every step was answered: cut the model elsewhere from now on.
+    """Edge -> cloud on the training port, when every step was answered: train by another plan from now on.
 
     Buffers: one for each piece, as it is in memory.
     """
 
     cut: int
     cut_name: str
+    compress_up: str
+    compress_down: str
+    stale_it: int
+    step: int
+    """The training step that is due next, and its epoch: an edge may have trained alone meanwhile."""
+    epoch: int
     pieces: tuple[Piece, ...]
     """State of what is in the tail from now on, and was not (or has changed at the edge)."""
 
@@ -258,7 +264,7 @@ class Moved(Struct, frozen=True, tag="moved"):
 
     pieces: tuple[Piece, ...] = ()
     refusal: str = ""
-    """Why the cut stays where it is."""
+    """Why all stays as it is."""
 
 
 class Average(Struct, frozen=True, tag="average"):

@@ -161,6 +161,6 @@ def session_frames(setting: Setting) -> list[tuple[Message, list[bytes]]]:
         Error("failed", "a reason"),
     ]
     pieces, buffers = to_pieces(state_of_part(tail.part, tail.updater))
-    moving = [Outgoing(kind, buffers) for kind in (Move(1, "x", pieces), Moved(pieces), Checkpointed(pieces))]
+    moving = [Outgoing(kind, buffers) for kind in (Move(1, "x", "none", "none", 0, 1, 0, pieces), Moved(pieces), Checkpointed(pieces))]
     with_buffers = [(each.message, [bytes(b) for b in each.buffers]) for each in (up, down, *moving)]
     return [*((message, []) for message in alone), *with_buffers]
