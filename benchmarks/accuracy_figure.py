@@ -1,5 +1,6 @@
 """The figure of the accuracy benchmark: bytes per step against the final accuracy."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,9 @@ mpl.use("Agg")
 
 from matplotlib import pyplot as plt
 
-SUFFIXES = (".png", ".pdf")
+from common.drawing import COLORS, MARKERS, plain
 
-# Okabe and Ito: told apart by the colour-blind; markers tell the same
-_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-_MARKERS = "osD^vPX"
+SUFFIXES = (".png", ".pdf")
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,11 @@ class Point:
         return stdev(self.accuracies) if len(self.accuracies) > 1 else 0.0
 
     @property
+    def error(self) -> float:
+        """Standard error of the mean; 0 of one seed."""
+        return self.spread / math.sqrt(len(self.accuracies))
+
+    @property
     def nbytes(self) -> float:
         """Of both directions, per step."""
         return self.bytes_up + self.bytes_down
@@ -58,14 +62,15 @@ def save_figure(path: Path, points: Sequence[Point], title: str) -> None:
             [point.nbytes / 1e3 for point in mine],
             [100 * point.accuracy for point in mine],
             [100 * point.spread for point in mine],
-            fmt=_MARKERS[i % len(_MARKERS)],
-            color=_COLORS[i % len(_COLORS)],
+            fmt=MARKERS[i % len(MARKERS)],
+            color=COLORS[i % len(COLORS)],
             capsize=3,
             label=f"{kind} up",
         )
+    bounds = {point.stale_it for point in coded}
     for point in coded:
         axis.annotate(
-            f"{point.compress_down} K={point.stale_it}",
+            point.compress_down + (f" K={point.stale_it}" if len(bounds) > 1 else ""),
             (point.nbytes / 1e3, 100 * point.accuracy),
             textcoords="offset points",
             xytext=(5, 4),
@@ -75,9 +80,7 @@ def save_figure(path: Path, points: Sequence[Point], title: str) -> None:
         if not point.nbytes:
             axis.axhline(100 * point.accuracy, color="#555555", linestyle="--", linewidth=1, label="unsplit")
     axis.set(xscale="log", xlabel="KB per step, up and down", ylabel="final accuracy, %", title=title)
-    axis.grid(color="#dddddd")
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)
+    plain(axis, "both")
     axis.legend(fontsize=8)
     figure.savefig(path, dpi=150)
     plt.close(figure)

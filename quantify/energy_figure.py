@@ -7,9 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from common.drawing import COLORS, DASHES, plain
 from common.metering.report import EnergyReport, RailEnergy
 from quantify.energy_table import EnergyColumns, read_table
-from quantify.timeline import COLORS, DASHES, draw_events, plain, save
+from quantify.timeline import draw_events, save
 
 _REST = "#999999"
 

@@ -5,9 +5,10 @@ from pathlib import Path
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from common.drawing import COLORS, plain
 from common.metering.report import MemoryReport
 from quantify.memory_table import MemoryColumns, read_table
-from quantify.timeline import COLORS, draw_events, plain, save
+from quantify.timeline import draw_events, save
 
 _MIB = 2**20
 

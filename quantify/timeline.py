@@ -1,8 +1,7 @@
-"""How both figures draw: colours that the colour-blind tell apart, events over time, saving."""
+"""How both figures draw: events over time, saving."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import matplotlib as mpl
 
@@ -14,17 +13,7 @@ from matplotlib.figure import Figure
 
 from common.metering.report import Event
 
-# Okabe and Ito; with the dashes, lines differ in black and white as well
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
 _MOST_NAMES = 12
-
-
-def plain(axis: Axes, grid: Literal["x", "y"] = "y") -> None:
-    """Light grid behind the data, no box."""
-    axis.grid(axis=grid, color="#dddddd")
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)
 
 
 def draw_events(axis: Axes, events: Sequence[Event], span_s: float) -> None:

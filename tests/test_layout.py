@@ -20,13 +20,17 @@ FREE = {"errors", "naming", "config", "command", "records", "vision"}
 LAYERS = {
     "wire": set[str](),
     "link": set[str](),
-    "partition": {"models", "wire"},  # the cut table looks models up by name; a live set's layout is told in messages
+    "drawing": set[str](),
+    # The cut table looks models up by name and draws itself; a live set's layout is told in messages.
+    "partition": {"models", "wire", "drawing"},
     "models": set[str](),
     "datasets": set[str](),
     "codec": {"wire"},
     "metering": set[str](),
     "profiling": {"codec", "partition", "metering"},
     "planning": {"wire", "codec", "partition", "link", "profiling", "metering"},
+    "figures": {"drawing", "profiling", "planning"},
+    "report": {"drawing", "figures", "planning"},
     "training": {"wire", "codec", "partition", "link", "datasets", "planning", "profiling", "metering"},
 }
 

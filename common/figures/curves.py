@@ -60,7 +60,7 @@ def _accuracy(run: RunFolder, x: Floats) -> tuple[Floats, Floats]:
     if not run.has("epochs.csv"):
         return nothing, nothing
     epochs = run.epochs
-    if "accuracy" not in epochs or "wall_s" not in epochs or not np.isfinite(epochs["accuracy"]).any():
+    if not epochs or not np.isfinite(epochs["accuracy"]).any():
         return nothing, nothing
     if x is run.steps["wall_s"]:
         return epochs["wall_s"], 100 * epochs["accuracy"]

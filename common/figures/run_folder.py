@@ -15,6 +15,7 @@ from common.planning.log import Decision, read_plans
 STAGES = ("edge", "uplink", "cloud", "downlink")
 
 _WAY_OUT = "a run that has ended well writes it"
+_EPOCHS = "a run writes a row at each epoch's end"
 _NEEDED = ("step", "loss", "bytes_up", "bytes_down", "staleness", "wall_s")
 _TIME_STAMP = re.compile(r"\d{8}-\d{6}-(.+)")
 
@@ -81,12 +82,16 @@ class RunFolder:
         return columns(read_objects(path, way_out), _NEEDED, path, way_out)
 
     @cached_property
+    def epoch_rows(self) -> list[dict[str, str]]:
+        """``epochs.csv``: a row for each epoch, as it stands there."""
+        return read_rows(self.folder / "epochs.csv", _EPOCHS)
+
+    @cached_property
     def epochs(self) -> Columns:
-        """``epochs.csv``: a place for each epoch."""
-        path = self.folder / "epochs.csv"
-        way_out = "a run writes a row at each epoch's end"
-        rows = read_rows(path, way_out)
-        return columns(rows, [*rows[0]] if rows else [], path, way_out)
+        """When each epoch and its evaluation were over, and the accuracy; of a workload without one, nothing."""
+        rows = self.epoch_rows
+        wanted = ("wall_s", "accuracy") if rows and "accuracy" in rows[0] else ()
+        return columns(rows, wanted, self.folder / "epochs.csv", _EPOCHS) if wanted else {}
 
     @cached_property
     def work(self) -> list[Work]:

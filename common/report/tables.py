@@ -65,8 +65,8 @@ def results(runs: Sequence[RunFolder]) -> str:
 
 
 def differences(caption: str, values: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-    """Values by key, of each run; those that differ first, the others where they are asked for."""
-    flat = [(label, flattened(each)) for label, each in values]
+    """Values by key, of each run that has any; those that differ first, the others where they are asked for."""
+    flat = [(label, flattened(each)) for label, each in values if each]
     keys = list(dict.fromkeys(key for _, each in flat for key in each))
     rows = {key: [_plain(each.get(key)) for _, each in flat] for key in keys}
     differ = [[key, *cells] for key, cells in rows.items() if len(set(cells)) > 1]
@@ -84,12 +84,8 @@ def differences(caption: str, values: Sequence[tuple[str, Mapping[str, Any]]]) -
 
 def epochs(run: RunFolder) -> str:
     """A run's epochs, a row for each."""
-    columns = run.epochs
-    rows = [
-        [f"{value:,.5g}" if math.isfinite(value) else _NOTHING for value in row]
-        for row in zip(*columns.values(), strict=True)
-    ]
-    return table([*columns], rows, numbers=True)
+    rows = run.epoch_rows
+    return table([*rows[0]] if rows else [], [[_rounded(cell) for cell in row.values()] for row in rows], numbers=True)
 
 
 def table(heading: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: bool = False) -> str:
@@ -122,3 +118,11 @@ def _plain(value: Any) -> str:
     if isinstance(value, list) and all(isinstance(each, str) for each in value):
         return " ".join(value)
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _rounded(cell: str) -> str:
+    """Five digits of a number, all else as it is."""
+    try:
+        return f"{float(cell):,.5g}"
+    except ValueError:
+        return cell or _NOTHING
