@@ -49,5 +49,9 @@ class ConnectionLost(TandemError):
     """The connection to the peer could not be made, or broke."""
 
 
+class Unreachable(ConnectionLost):
+    """No connection could be made."""
+
+
 class PeerSilent(ConnectionLost):
     """No byte moved for too long."""

@@ -15,6 +15,7 @@ from common.records import check_run_dir
 from common.training.hosted import AWAY_S
 from common.training.optimizers import find_preset
 from common.training.remote import RECONNECT_S
+from discriminative.plan_options import PlanOptions
 
 DEVICES = ("cpu", "cuda")
 # The fewest bytes at the unsplit accuracy, by measurement: docs/codecs.md, "Which codec".
@@ -34,6 +35,8 @@ class ComputeOptions:
     """How many items may wait between two threads of the pipeline."""
     codec_memory_mb: int = DEFAULT_MB
     """What codecs with a memory (delta, ef) may keep on this side, in MiB."""
+    slowdown: float = 1.0
+    """Emulate a device this many times slower: after each piece of work it rests, and counts the rest as work."""
     run_dir: Path = Path("runs")
     """Folder in which the run's own folder is made."""
     debug: bool = False
@@ -51,6 +54,8 @@ class ComputeOptions:
             raise UsageError("--threads must be 0 or more, and --queue_limit 1 or more")
         if self.codec_memory_mb < 1:
             raise UsageError(f"--codec_memory_mb is {self.codec_memory_mb}; it must be 1 or more")
+        if not 1 <= self.slowdown <= 1000:
+            raise UsageError(f"--slowdown is {self.slowdown}; it goes from 1 to 1000")
         check_run_dir(self.run_dir)
         if self.threads:
             torch.set_num_threads(self.threads)
@@ -156,8 +161,11 @@ class JobOptions(ComputeOptions):
     """Optimizer preset: resnet, resnetpre, mobilenet, tinyimagenet, imdb."""
     lr: float = 0.0
     """First learning rate; 0 takes the preset's."""
-    stale_it: int = 4
-    """Staleness bound K: the head may be this many batches ahead. 0 waits for each gradient (JointDNN)."""
+    stale_it: int | Literal["auto"] = 4
+    """Staleness bound K: the head may be this many batches ahead. 0 waits for each gradient (JointDNN); auto takes
+    the least that keeps the slowest stage busy."""
+    K_schedule: tuple[int, ...] = ()
+    """Epochs (from 0) at whose start K grows by one; published are 8 for imdb, and 3 for tiny_imagenet."""
     schedule: Literal["fixed", "eager"] = "fixed"
     """fixed: results do not depend on timing. eager: each gradient is applied as soon as it is there."""
     compress: str = ""
@@ -180,6 +188,11 @@ class JobOptions(ComputeOptions):
     """Go on with the run of this folder, with all that it was started with."""
     move: tuple[str, ...] = ()
     """STEP:CUT for each step before which the cut is to be moved, such as 100:layer3."""
+
+    @property
+    def staleness(self) -> int:
+        """K to begin with; 0 where it is yet to be chosen."""
+        return 0 if self.stale_it == "auto" else self.stale_it
 
     @property
     def codecs(self) -> tuple[str, str]:
@@ -205,9 +218,12 @@ class JobOptions(ComputeOptions):
 
     def check(self) -> None:
         """Raises UsageError where values make no sense, alone or together."""
-        for name, low in (("epochs", 0), ("batch_size", 1), ("num_classes", 1), ("stale_it", 0), ("seed", 0)):
+        self._check_staleness()
+        for name, low in (("epochs", 0), ("batch_size", 1), ("num_classes", 1), ("staleness", 0), ("seed", 0)):
             if getattr(self, name) < low:
-                raise UsageError(f"--{name} is {getattr(self, name)}; it must be {low} or more")
+                raise UsageError(
+                    f"--{name.replace('staleness', 'stale_it')} is {getattr(self, name)}; it must be {low} or more"
+                )
         for name, low in (("report_freq", 1), ("workers", 0), ("splits", 0), ("freeze", 0), ("lr", 0)):
             if not low <= getattr(self, name) < math.inf:
                 raise UsageError(f"--{name} is {getattr(self, name)}; it must be {low} or more")
@@ -227,9 +243,15 @@ class JobOptions(ComputeOptions):
         if make_codec(up, "up").is_exact and self.use_EF:
             raise UsageError("--use_EF 1 corrects the error of --compress_up, and none has no error; use int8")
 
+    def _check_staleness(self) -> None:
+        if self.stale_it == "auto" and self.K_schedule:
+            raise UsageError("--K_schedule lets a fixed K grow; --stale_it auto chooses K by itself")
+        if any(epoch < 1 for epoch in self.K_schedule):
+            raise UsageError(f"--K_schedule has epoch {min(self.K_schedule)}; the first that K can grow at is 1")
+
 
 @dataclass(frozen=True, kw_only=True)
-class ClientOptions(JobOptions):
+class ClientOptions(JobOptions, PlanOptions):
     """The edge's side: holds the data and the head, and trains together with a server."""
 
     ip: str = "127.0.0.1"

@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path as FilePath
 from typing import Any
@@ -18,7 +18,7 @@ from common.training.checkpoint import CheckpointStore, kept_checkpoints
 from common.training.control import Control, ControlPort
 from common.training.edge import Journey, train_here, train_remotely
 from common.training.journal import Journal
-from common.training.moving import find_cut
+from common.training.moving import Change, find_cut
 from common.training.part_state import State, values_of
 from common.training.prepare import largest_frame, make_head, make_tail
 from common.training.recorder import Recorder
@@ -26,7 +26,7 @@ from common.training.remote import Cloud
 from common.training.run_state import Plan as TrainingPlan
 from common.training.schedule import Schedule
 from common.training.station import Station
-from common.training.timed import busy_timer
+from common.training.timed import busy_timer, slowed
 from common.training.trainer import Trainer
 from common.wire.admission import ClientSecurity
 from common.wire.messages import Job
@@ -103,7 +103,6 @@ def _station_maker(plan: Plan, options: JobOptions, store: CheckpointStore) -> M
 def _run(plan: Plan, options: JobOptions) -> Iterator[tuple[Trainer, FilePath]]:
     """A trainer at the beginning of the run, with its records; and their folder."""
     job = plan.job
-    _check_moves(plan, options)
     make = partial(
         make_head,
         plan.prepared,
@@ -131,7 +130,7 @@ def _run(plan: Plan, options: JobOptions) -> Iterator[tuple[Trainer, FilePath]]:
         Schedule(options.schedule),
         options.queue_limit,
         options.checkpoint_every,
-        options.moves,
+        _changes(plan, options),
     )
     control = Control()
     try:
@@ -144,7 +143,7 @@ def _run(plan: Plan, options: JobOptions) -> Iterator[tuple[Trainer, FilePath]]:
                 (plan.train, plan.test),
                 training,
                 recorder,
-                Journal(busy_timer(options.device)),
+                Journal(slowed(busy_timer(options.device), options.slowdown)),
                 store=CheckpointStore(folder / CHECKPOINTS / "edge", kept_checkpoints(job.stale_it), log.warning),
                 control=control,
             )
@@ -160,14 +159,24 @@ def _run(plan: Plan, options: JobOptions) -> Iterator[tuple[Trainer, FilePath]]:
         ) from None
 
 
-def _check_moves(plan: Plan, options: JobOptions) -> None:
-    """Raises UsageError where the cut could not be moved as asked."""
+def _changes(plan: Plan, options: JobOptions) -> dict[int, Change]:
+    """Changes of the plan that are known beforehand, by step.
+
+    Raises:
+        UsageError: the cut could not be moved as asked.
+    """
     graph = plan.prepared.graph
+    changes: dict[int, Change] = {}
     for step, cut in options.moves.items():
         try:
             graph.require_trainable(find_cut(graph, cut).index)
         except PartitionError as error:
             raise UsageError(f"--move {step}:{cut}: {error}") from None
+        changes[step] = Change(cut)
+    for more, epoch in enumerate(sorted(options.K_schedule), start=1):
+        step = epoch * len(plan.train)
+        changes[step] = replace(changes.get(step, Change()), stale_it=plan.job.stale_it + more)
+    return changes
 
 
 def _facts(plan: Plan, options: JobOptions, trainer: Trainer) -> dict[str, Any]:

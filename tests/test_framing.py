@@ -84,6 +84,8 @@ resumes = st.builds(messages.Resume, texts, keys, sizes)
 any_message = st.one_of(
     st.builds(Open, numbers, texts, st.just(JOB), numbers, st.none() | resumes),
     st.builds(Opened, texts, keys, texts, st.lists(texts, max_size=2).map(tuple), numbers, texts),
+    st.builds(messages.Measure, numbers, texts, st.just(JOB), st.lists(texts, max_size=2).map(tuple)),
+    st.builds(messages.Measured, keys),
     st.builds(Ping, numbers),
     st.builds(Pong, numbers, reals),
     st.builds(Attach, texts, keys, numbers),

@@ -72,6 +72,7 @@ def train_remotely(
     """
     tail: State | None = None
     alone = refuge is not None and resume and _was_alone(trainer)
+    reached = False
     while True:
         try:
             if alone and refuge is not None:
@@ -80,7 +81,8 @@ def train_remotely(
                     return Journeyed(digests, None, tail)
                 trainer.go_with()
                 alone = resume = False
-            session = _open(trainer, journey, resume=resume)
+            session = _open(trainer, journey, resume=resume, reached=reached)
+            reached = True
             if resume:
                 trainer.restore(session.checkpoint)
                 trainer.recorder.resumes += 1
@@ -138,7 +140,7 @@ def train_here(trainer: Trainer, make: MakeStation, store: CheckpointStore, *, r
     return digests
 
 
-def _open(trainer: Trainer, journey: Journey, *, resume: bool) -> OpenSession:
+def _open(trainer: Trainer, journey: Journey, *, resume: bool, reached: bool) -> OpenSession:
     cloud = journey.cloud
     wanted, received, job = None, {}, trainer.job
     if resume:
@@ -157,6 +159,8 @@ def _open(trainer: Trainer, journey: Journey, *, resume: bool) -> OpenSession:
         window=journey.window,
         resume=wanted,
         received=received,
+        patience_s=journey.reconnect_s,
+        reached=reached,
     )
     for note in session.notes:
         log.warning("note: %s", printable(note))

@@ -115,19 +115,32 @@ class Hosted:
         """Train over a connection, until it breaks or another one takes its place.
 
         Raises:
+            SessionGone: it has ended.
             ConnectionLost: it broke at once, or another one was faster.
             ProtocolError: the edge has received what was never sent.
         """
+        self._begin()
         generation, received = self.line.detach()
         connection.send(Attached(received))
         connection.set_timeout(IDLE_TIMEOUT_S)
         connection.set_limits(self.limits)
         if not self.line.adopt(connection, generation, message.received):
             raise ConnectionLost(f"session {self.name} has ended, or has a newer connection than {connection.peer}")
+        self.line.await_release(connection)
+
+    def give_up(self) -> bool:
+        """End it where no edge has ever come to train; whether that is so."""
         with self._lock:
             if not self.begun:
+                self.ended = True
+            return not self.begun
+
+    def _begin(self) -> None:
+        with self._lock:
+            if self.ended:
+                raise SessionGone(f"session {self.name} has ended")
+            if not self.begun:
                 self._thread.start()
-        self.line.await_release(connection)
 
     def hold_control(self, connection: Connection) -> None:
         """Take a control connection for the session's; it ends with the session, and the one before ends now."""
@@ -152,10 +165,12 @@ class Hosted:
             connection.set_limits(self.limits)
 
     def _await_edge(self, line: Line, error: ConnectionLost) -> None:
-        log.info("session %s: %s; it may come back within %.0f s", self.name, printable(str(error)), self._away_s)
+        comes_back = line.returns > 0  # else its first connection is about to come
+        if comes_back:
+            log.info("session %s: %s; it may come back within %.0f s", self.name, printable(str(error)), self._away_s)
         if not line.await_adoption(self._away_s):
             raise ConnectionLost(f"{error}; it did not come back within {self._away_s:g} s")
-        if not line.ended:
+        if comes_back and not line.ended:
             log.info("session %s: %s is back", self.name, line.peer)
 
     def _guard(self) -> None:

@@ -25,7 +25,7 @@ class MakeHead(Protocol):
         """The head, with a state where it is not the model's first one."""
 
 
-def find_cut(graph: Graph, cut: str) -> CutPoint:
+def find_cut(graph: Graph, cut: str | int) -> CutPoint:
     """A cut point by name; where nothing has that name, a number is an index.
 
     (In a plain `nn.Sequential` numbers are names.)
@@ -36,19 +36,27 @@ def find_cut(graph: Graph, cut: str) -> CutPoint:
     try:
         return graph.find(cut)
     except PartitionError:
-        if not cut.isdigit():
+        if isinstance(cut, int) or not cut.isdigit():
             raise
         return graph.find(int(cut))
+
+
+_PLANNED = ("cut", "compress_up", "compress_down", "stale_it")
 
 
 @dataclass(frozen=True)
 class Change:
     """What of a plan is to be another; None leaves it."""
 
-    cut: str | None = None
+    cut: str | int | None = None
     compress_up: str | None = None
     compress_down: str | None = None
     stale_it: int | None = None
+
+    def differs(self, job: Job, graph: Graph) -> bool:
+        """Whether a job is another one after the change."""
+        after = self.of(job, graph)
+        return any(getattr(after, name) != getattr(job, name) for name in _PLANNED)
 
     def of(self, job: Job, graph: Graph) -> Job:
         """The job after the change.

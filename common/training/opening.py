@@ -4,7 +4,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from common.errors import JobRefused, SessionGone
 from common.naming import printable
 from common.partition.steps import state_of
+from common.profiling.rows import Measured as Profiled
 from common.training.checkpoint import CheckpointStore, kept_checkpoints
 from common.training.hosted import Hosted, Place
 from common.training.line import Parts
 from common.training.part_state import State, unflat
 from common.training.prepare import STATE_COPIES, Prepared, largest_body, largest_frame, make_tail, prepare
+from common.training.profiles import FOLDER, profile_of
 from common.training.sharing import Groups, Share
 from common.training.station import Station, TailFacts, kept_answers
 from common.training.tail import Objective
@@ -35,6 +37,7 @@ MAX_BODY_BYTES = 1 << 30
 _OF_THE_MOMENT = frozenset(
     ("epochs", "cut", "cut_name", "splits", "split_index", "compress_up", "compress_down", "stale_it")
 )
+_MOST_CODECS = 32
 _SESSION_NAME = re.compile(r"[0-9a-f]{16}")
 
 
@@ -122,6 +125,18 @@ class Opener:
         session.leave = leave
         session.memory_bytes = _memory(station, request.window, largest_body(prepared.graph, job))
         return session, notes
+
+    def profile(self, job: Job, codecs: Sequence[str]) -> Profiled:
+        """This machine's times for a job's model.
+
+        Raises:
+            JobRefused: a job that this server will not carry out.
+            TandemError: the model cannot be built, cut or trained, or there is no such codec.
+        """
+        if len(codecs) > _MOST_CODECS:
+            raise JobRefused(f"{len(codecs)} codecs are to be timed; {_MOST_CODECS} are the most")
+        prepared, _ = self._prepared(job)
+        return profile_of(prepared, job, codecs, self.device, self.run_dir / FOLDER)
 
     def _prepared(self, job: Job) -> tuple[Prepared, tuple[str, ...]]:
         """The model of a job, if this server takes it."""

@@ -49,14 +49,14 @@ def prepare(build: Callable[[], nn.Module], input_shape: tuple[int, ...], seed: 
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = build()
-            example = _example(model, input_shape)
+            example = example_batch(model, input_shape)
         return Prepared(trace(model, (example,)), combined_digest(parameter_digests(model)))
 
 
-def _example(model: nn.Module, input_shape: tuple[int, ...]) -> torch.Tensor:
+def example_batch(model: nn.Module, input_shape: tuple[int, ...], count: int = EXAMPLE_SIZE) -> torch.Tensor:
     """A random batch: numbers of words for a model that has a ``vocabulary`` of them, else values from 0 to 1."""
     words = vocabulary(model)
-    return torch.randint(words, (EXAMPLE_SIZE, *input_shape)) if words else torch.rand(EXAMPLE_SIZE, *input_shape)
+    return torch.randint(words, (count, *input_shape)) if words else torch.rand(count, *input_shape)
 
 
 def vocabulary(model: nn.Module) -> int:

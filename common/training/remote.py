@@ -3,9 +3,12 @@
 import logging
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
-from common.errors import ConnectionLost, PeerError, SessionGone
+from common.errors import ConnectionLost, PeerError, PeerSilent, SessionGone, Unreachable
 from common.naming import printable
 from common.records import software_version
 from common.training.line import Line
@@ -13,6 +16,8 @@ from common.wire.admission import ClientSecurity
 from common.wire.framing import Limits
 from common.wire.messages import PROTOCOL, Attach, Attached, Job, Open, Opened, Ping, Pong, Resume
 from common.wire.tcp import IDLE_TIMEOUT_S, Connection, connect, expect
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +92,8 @@ def open_session(
     window: int = DEFAULT_WINDOW,
     resume: Resume | None = None,
     received: dict[int, int] | None = None,
+    patience_s: float = 0.0,
+    reached: bool = False,
 ) -> OpenSession:
     """Ask a server for a session.
 
@@ -100,6 +107,8 @@ def open_session(
         window: the most frames that will be without an answer at a time.
         resume: the session to go on with, and from which checkpoints that can be.
         received: for each of these checkpoints, the answers that had been applied.
+        patience_s: how long to try again where a connection breaks meanwhile.
+        reached: whether a server has been there before; else one that cannot be reached at all is not waited for.
 
     Raises:
         ConnectionLost: nobody listens there, or the connection broke.
@@ -109,21 +118,24 @@ def open_session(
         ProtocolError: whoever listens there does not speak the protocol.
     """
     cloud = Cloud(ip, port, hyperport, security)
+    request = Open(PROTOCOL, software_version(), job, window, resume)
+    attempt = partial(_open, cloud, request, largest_body, received or {}, patience_s)
+    return _patiently(attempt, patience_s, reached)
+
+
+def _open(cloud: Cloud, request: Open, largest_body: int, received: dict[int, int], patience_s: float) -> OpenSession:
     control = cloud.dial_control()
     try:
-        control.send(Open(PROTOCOL, software_version(), job, window, resume))
+        control.send(request)
         control.set_timeout(_OPENING_TIMEOUT_S)
         opened = expect(control.receive().frame, Opened)
         rtt_s, offset_s = _compare_clocks(control)
-        training = cloud.dial_training()
+        attach = partial(_dial, cloud, opened, received.get(opened.checkpoint, 0))
+        try:
+            training, attached = _patiently(attach, patience_s)  # a session that has been attached to waits for more
+        except SessionGone as gone:  # the control connection broke before
+            raise ConnectionLost(str(gone)) from None
     except BaseException:
-        control.close()
-        raise
-    try:
-        has = (received or {}).get(opened.checkpoint, 0)
-        attached = _attach(training, opened.session, opened.key, has)
-    except BaseException:
-        training.close()
         control.close()
         raise
     training.set_limits(Limits(body_bytes=largest_body))
@@ -139,6 +151,32 @@ def open_session(
         opened.checkpoint,
         opened.share,
     )
+
+
+def _dial(cloud: Cloud, opened: Opened, received: int) -> tuple[Connection, int]:
+    """The first training connection of a session, and how many frames the server has received."""
+    training = cloud.dial_training()
+    try:
+        return training, _attach(training, opened.session, opened.key, received)
+    except BaseException:
+        training.close()
+        raise
+
+
+def _patiently(attempt: Callable[[], T], patience_s: float, reached: bool = False) -> T:
+    """Try again where a connection breaks; what cannot be reached, or is silent, only where it was there before."""
+    begun_s, pause_s = time.monotonic(), _FIRST_PAUSE_S
+    while True:
+        try:
+            return attempt()
+        except ConnectionLost as error:
+            left_s = patience_s - (time.monotonic() - begun_s)
+            if left_s <= 0 or (isinstance(error, (Unreachable, PeerSilent)) and not reached):
+                raise
+            log.info("%s; trying again", printable(str(error)))
+        reached = True
+        time.sleep(min(left_s, pause_s * random.uniform(0.5, 1.0)))
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
 class Reattacher:

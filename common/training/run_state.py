@@ -8,6 +8,7 @@ from torch import Tensor
 
 from common.training.checkpoint import CheckpointStore, PendingStep
 from common.training.journal import Journal, StepNumbers
+from common.training.moving import Change
 from common.training.part_state import State, flat
 from common.training.recorder import Recorded
 from common.training.schedule import Schedule
@@ -25,8 +26,8 @@ class Plan:
     """Batches under way in an evaluation."""
     checkpoint_every: int = 0
     """Steps between checkpoints within an epoch; 0 for those at the ends of epochs only, below 0 for none at all."""
-    moves: Mapping[int, str] = field(default_factory=dict)
-    """Cuts to move to, by the step before which that is."""
+    changes: Mapping[int, Change] = field(default_factory=dict)
+    """Changes of the plan, by the step before which they are due."""
 
 
 class EdgeFacts(msgspec.Struct, frozen=True):

@@ -17,11 +17,12 @@ from common.records import check_run_dir, software_version
 from common.training.acceptor import Acceptor, Admission
 from common.training.hosted import AWAY_S, Hosted, Place
 from common.training.opening import Opener, Recipe
+from common.training.profiles import packed
 from common.training.session import check_open
 from common.training.sharing import Groups, Share
 from common.training.turns import Turns
 from common.wire.admission import ServerSecurity
-from common.wire.messages import Attach, Attached, Open, Opened, Ping, Pong, Resume
+from common.wire.messages import Attach, Attached, Measure, Measured, Open, Opened, Ping, Pong, Resume
 from common.wire.tcp import Connection, Received, expect, listen
 
 log = logging.getLogger(__name__)
@@ -95,17 +96,19 @@ class Server:
 
     def close(self) -> None:
         """Stop listening, end all sessions, and wait for their threads."""
-        with self._lock:
-            sessions = list(self._sessions.values())
+        sessions = self._open_sessions()
         for session in sessions:
             session.line.end()
         self._acceptor.close()
-        for session in sessions:
+        for session in {*sessions, *self._open_sessions()}:  # some may have come in between
             session.stop()
 
     def _serve_control(self, connection: Connection) -> None:
         frame = connection.receive().frame
         connection.set_deadline(None)
+        if isinstance(frame.message, Measure):
+            self._measure(connection, frame.message)
+            return
         if isinstance(frame.message, Attach):
             session = self._find(frame.message)
             connection.send(Attached(0))
@@ -117,8 +120,20 @@ class Server:
                 ping = expect(received.frame, Ping)
                 connection.send(Pong(ping.number, time.perf_counter()))
         finally:
-            if not session.begun:  # nobody has ever come to train
+            if session.give_up():
                 self._forget(session)
+
+    def _measure(self, connection: Connection, request: Measure) -> None:
+        """Tell an edge that plans how fast this machine is at its model."""
+        check_open(request)
+        if not self._places.acquire(blocking=False):
+            raise JobRefused(f"this server has {self._max_sessions} sessions, its most; try again later")
+        try:
+            log.info("%s asks for a profile of %s", connection.peer, printable(request.job.model, 200))
+            profile = self._opener.profile(request.job, request.codecs)
+        finally:
+            self._places.release()
+        connection.send(Measured(packed(profile)))
 
     def _admit(self, connection: Connection, request: Open) -> Hosted:
         """Open a session, and tell its edge."""
@@ -175,6 +190,10 @@ class Server:
         connection.set_deadline(None)
         message = expect(frame, Attach)
         self._find(message).attach(connection, message)
+
+    def _open_sessions(self) -> list[Hosted]:
+        with self._lock:
+            return list(self._sessions.values())
 
     def _find(self, message: Attach) -> Hosted:
         """The session that an edge means."""

@@ -3,14 +3,14 @@
 from collections import deque
 
 from common.errors import JobRefused, ProtocolError
-from common.wire.messages import PROTOCOL, Activations, Gradients, Open
+from common.wire.messages import PROTOCOL, Activations, Gradients, Measure, Open
 
 MAX_BATCH_SIZE = 1 << 16
 MAX_CLASSES = 1 << 16
 MAX_SAMPLE_ELEMENTS = 1 << 24
 
 
-def check_open(request: Open) -> None:
+def check_open(request: Open | Measure) -> None:
     """Raises JobRefused where a request is not one that this version can carry out."""
     if request.protocol != PROTOCOL:
         raise JobRefused(

@@ -38,6 +38,24 @@ def busy_timer(device: torch.device | str) -> Callable[[], Callable[[], float]]:
     return start
 
 
+def slowed(timer: Callable[[], Callable[[], float]], factor: float) -> Callable[[], Callable[[], float]]:
+    """The timer of a device that is ``factor`` times slower: work is followed by rest, and the rest counts as work."""
+    if factor == 1:
+        return timer
+
+    def start() -> Callable[[], float]:
+        stop = timer()
+
+        def rest() -> float:
+            busy_s = stop()
+            time.sleep((factor - 1) * busy_s)
+            return factor * busy_s
+
+        return rest
+
+    return start
+
+
 def _record(stream: torch.cuda.Stream) -> torch.cuda.Event:
     event: torch.cuda.Event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     event.record(stream)

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 from tqdm import tqdm
@@ -20,13 +20,17 @@ from common.training.digest import combined_digest, parameter_digests
 from common.training.head import Head
 from common.training.journal import Journal
 from common.training.loop import Path, Progress, StepDone, evaluate, train_steps
-from common.training.moving import Change, MakeHead, average_head, change_plan, find_cut, hand_back
+from common.training.moving import Change, MakeHead, average_head, change_plan, hand_back
 from common.training.part_state import State, state_of_part, unflat
+from common.training.pilot import Pilot
 from common.training.recorder import Recorder
 from common.training.run_state import CheckpointWriter, EdgeFacts, Plan
 from common.wire.messages import Job
 
 log = logging.getLogger(__name__)
+
+
+MakeHere: TypeAlias = Callable[[Head, Job, Journal], Carrier]
 
 
 class CloudIsBack(Exception):
@@ -72,8 +76,14 @@ class Trainer:
         self.recorder, self.journal, self.store = recorder, journal, store
         self._control = control or Control()
         self._epoch, self._at = 0, Progress()
-        self._moved_before = -1
+        self._changed_before = -1
         self._saved_at = -1
+        self.pilot: Pilot | None = None
+        """Decides about the plan while the run trains."""
+        self._steered: Change | None = None
+        self.here: MakeHere | None = None
+        """Makes the other half in this process, for plans with all of the model on the edge."""
+        self._carrier_here: Carrier | None = None
         self.copies: CheckpointStore | None = None
         """Where copies of the tail go at each checkpoint, of an edge that may have to train alone."""
         self._alone = False
@@ -109,6 +119,7 @@ class Trainer:
             TandemError: anything else that ends a run.
         """
         self._until = until
+        self._settle()
         if self._saves and self._saved_at < 0:
             self._save(carrier)  # else a cloud that is lost early could not be gone back to
         while self._epoch < self._plan.epochs:
@@ -151,9 +162,9 @@ class Trainer:
         self.tally = Tally(facts.sent, list(facts.under_way))
         self.session = (facts.session, facts.key)
         self._saved_at = self.step
-        due = self._plan.moves.get(self.step)
-        done = due is not None and find_cut(self._graph, due).index == self.job.cut
-        self._moved_before = self.step if done else -1
+        due = self._plan.changes.get(self.step)
+        done = due is not None and not due.differs(self._planned, self._graph)
+        self._changed_before = self.step if done else -1
         self.journal.put(facts.numbers)
         first = self._epoch * len(self._train)
         self.recorder.rewind(facts.recorded, first + facts.applied, facts.epoch)
@@ -178,13 +189,15 @@ class Trainer:
 
             def on_step(done: StepDone) -> None:
                 self.recorder.step(done)
+                if self.pilot is not None:
+                    self.pilot.observe(done)
                 bar.update()
                 bar.set_postfix(loss=f"{self.recorder.trained.loss:.4f}", refresh=False)
 
             def before(step: int) -> bool:
                 if self._until is not None and self._until():
                     raise CloudIsBack
-                if self._moves_before(step):
+                if self._changes_before(step):
                     return True
                 every = plan.checkpoint_every
                 if every > 0 and step % every == 0 and step != self._saved_at:
@@ -197,7 +210,7 @@ class Trainer:
                 self.recorder.epoch_begins()
             while at.applied < total:
                 train_steps(
-                    Path(self.head, carrier, self.journal),
+                    Path(self.head, self._carrier_here or carrier, self.journal),
                     self._train.epoch(self._epoch, at.forwarded),
                     total,
                     epoch=self._epoch,
@@ -209,7 +222,7 @@ class Trainer:
                     before=before,
                 )
                 if at.applied < total:
-                    self._move_now(carrier)
+                    self._change_now(carrier)
 
     def _average(self, carrier: Carrier) -> None:
         """Behind an epoch, take the mean of all edges' heads; waits for them."""
@@ -218,7 +231,7 @@ class Trainer:
         log.info("mean of %d edges, after %.1f s", edges, time.perf_counter() - begun_s)
 
     def _evaluate(self, carrier: Carrier) -> None:
-        path = Path(self.head, carrier, self.journal)
+        path = Path(self.head, self._carrier_here or carrier, self.journal)
         score = evaluate(path, self._test.epoch(self._epoch), epoch=self._epoch, window=self._plan.window)
         self.recorder.epoch(self._epoch, score)
         trained = self.recorder.trained
@@ -252,16 +265,29 @@ class Trainer:
         writer = CheckpointWriter(facts, self.step, self.store, self.journal, copies)
         carrier.save(Saving(self.head.snapshot(), tally.sent, carrier.tally.answered, writer))
 
-    def _moves_before(self, step: int) -> bool:
-        """Whether the cut is to be moved before a step's forward, and was not yet."""
-        return self._control.waiting() or (step in self._plan.moves and step != self._moved_before)
+    def _changes_before(self, step: int) -> bool:
+        """Whether the plan is to be changed before a step's forward, and was not yet."""
+        if self._control.waiting() or (step in self._plan.changes and step != self._changed_before):
+            return True
+        if self.pilot is not None and not self._alone:
+            remaining = self._plan.epochs * len(self._train) - step
+            self._steered = self.pilot.change(self.job, step, remaining)
+        return self._steered is not None
 
-    def _move_now(self, carrier: Carrier) -> None:
+    def _change_now(self, carrier: Carrier) -> None:
         """Carry out the changes that are due; nothing is under way."""
-        if self.step in self._plan.moves and self.step != self._moved_before:
-            self._moved_before = self.step
-            self.change(carrier, Change(cut=self._plan.moves[self.step]))
+        if self.step in self._plan.changes and self.step != self._changed_before:
+            self._changed_before = self.step
+            self.change(carrier, self._plan.changes[self.step])
         self._control.answer(lambda change: self.change(carrier, change))
+        steered, self._steered = self._steered, None
+        if steered is not None:
+            try:
+                self.change(carrier, steered)
+            except UsageError as error:
+                log.warning("%s", error)
+        if self.pilot is not None:
+            self.pilot.resumed()
 
     def come_back(self, carrier: Carrier, tail: State) -> None:
         """Give the tail that was trained alone to a new session, and go on as it was asked."""
@@ -291,6 +317,7 @@ class Trainer:
         self.head, nbytes = change_plan(self.head, job, self._graph, self._make_head, carrier, self.due)
         carrier.head = self.head
         self.job = self._planned = job
+        self._settle()
         seconds = time.perf_counter() - begun_s
         self.recorder.moved(seconds)
         self._tell_setting()
@@ -300,6 +327,11 @@ class Trainer:
         )
         log.info("%s", words)
         return words
+
+    def _settle(self) -> None:
+        """With all of the model in the head, nothing need cross: the loss is computed here too."""
+        whole = self.job.cut == len(self._graph.points) - 1
+        self._carrier_here = self.here(self.head, self.job, self.journal) if whole and self.here else None
 
     def _tell_setting(self) -> None:
         self.recorder.setting = {

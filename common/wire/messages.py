@@ -135,6 +135,23 @@ class Opened(Struct, frozen=True, tag="opened"):
     """What this session has in common with others: ``none``, ``tail``, or ``average`` (of the parts, each epoch)."""
 
 
+class Measure(Struct, frozen=True, tag="measure"):
+    """Edge -> cloud, first on the control port: how fast is the cloud at this model? Answered by `Measured`."""
+
+    protocol: int
+    software: str
+    job: Job
+    codecs: tuple[str, ...]
+    """Which to time at each cut."""
+
+
+class Measured(Struct, frozen=True, tag="measured"):
+    """Cloud -> edge: its profile of the model."""
+
+    profile: bytes
+    """Two texts as a JSON array, packed by zlib: the table, and what it is about (``docs/planning.md``)."""
+
+
 class Ping(Struct, frozen=True, tag="ping"):
     """Either way on the control port: answered at once by `Pong` with the same number."""
 
@@ -313,6 +330,8 @@ Message: TypeAlias = (
     | Welcome
     | Open
     | Opened
+    | Measure
+    | Measured
     | Ping
     | Pong
     | Attach

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TypeVar
 
-from common.errors import ConnectionLost, PeerError, PeerSilent, ProtocolError, SessionGone
+from common.errors import ConnectionLost, PeerError, PeerSilent, ProtocolError, SessionGone, Unreachable
 from common.naming import printable
 from common.wire.framing import Buffer, Frame, FrameReader, Limits, frame_bytes, pack
 from common.wire.messages import Bye, Error, Message, Struct
@@ -220,14 +220,23 @@ class Connection:
 
 
 def connect(host: str, port: int, *, what: str, timeout_s: float = HANDSHAKE_TIMEOUT_S) -> Connection:
-    """Connect to a server's port, with the limits of a handshake; ``what`` names the flag that gave the port."""
+    """Connect to a server's port, with the limits of a handshake; ``what`` names the flag that gave the port.
+
+    Raises:
+        Unreachable: there is no such host, or nobody listens there.
+        ConnectionLost: the connection broke at once.
+    """
     try:
-        return Connection(socket.create_connection((host, port), timeout=timeout_s), limits=HANDSHAKE_LIMITS)
+        sock = socket.create_connection((host, port), timeout=timeout_s)
     except (OSError, UnicodeError, OverflowError) as error:  # the latter two of a host or port that is none
         reason = getattr(error, "strerror", None) or str(error)
-        raise ConnectionLost(
+        raise Unreachable(
             f"no connection to {host}:{port} ({what}): {reason}; is the server running there, and is the port open?"
         ) from None
+    try:
+        return Connection(sock, limits=HANDSHAKE_LIMITS)
+    except OSError as error:
+        raise ConnectionLost(f"the connection to {host}:{port} ({what}) broke at once: {error.strerror}") from None
 
 
 def listen(host: str, port: int, *, what: str) -> socket.socket:

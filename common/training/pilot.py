@@ -1,0 +1,118 @@
+"""Steers a run: watches its steps and its link, decides now and then, and keeps a log of the decisions."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from common.errors import UsageError
+from common.link.contexts import LinkContext
+from common.planning.adapt import Adapter, Following
+from common.planning.log import Choice, Context, Decision, PlanLog
+from common.planning.plan import Plan
+from common.training.loop import StepDone
+from common.training.moving import Change
+from common.wire.messages import Job
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Since:
+    """Steps since the last decision."""
+
+    steps: int = 0
+    begun_s: float = field(default_factory=time.perf_counter)
+    ended_s: float = 0.0
+    edge_s: float = 0.0
+    cloud_s: float = 0.0
+    steady: int = 0
+
+    @property
+    def step_s(self) -> float | None:
+        return (self.ended_s - self.begun_s) / self.steps if self.steps else None
+
+
+class Pilot:
+    """Of one run; `observe` and `change` are called by the thread that trains.
+
+    Args:
+        adapter: decides.
+        context: what is known of the link now.
+        plans: takes the decisions.
+        every_s: seconds between two looks at the plan; 0 decides once, before the run.
+    """
+
+    def __init__(self, adapter: Adapter, context: Callable[[], Context], plans: PlanLog, *, every_s: float) -> None:
+        self._adapter, self._context, self._plans, self._every_s = adapter, context, plans, every_s
+        self._looked_s = self._started_s = time.perf_counter()
+        self._since = _Since()
+
+    def begin(self, plan: Plan, step: int, context: Context, reason: str) -> None:
+        """Log the plan that the run begins with."""
+        self._write(plan, step, context, reason)
+
+    def observe(self, done: StepDone) -> None:
+        """A step is over."""
+        since = self._since
+        since.steps += 1
+        since.ended_s = done.ended_s
+        if done.steady:
+            since.steady += 1
+            since.edge_s += done.numbers.stages_s["edge"]
+            since.cloud_s += done.numbers.stages_s["cloud"]
+
+    def change(self, job: Job, step: int, remaining: int) -> Change | None:
+        """What of the plan is to be another before a step; None where it stays."""
+        now_s = time.perf_counter()
+        if not self._every_s or now_s - self._looked_s < self._every_s:
+            return None
+        self._looked_s = now_s
+        known = self._context()
+        context = link_of(known)
+        if context is None:
+            return None
+        following = Following(job.cut, job.cut_name, job.compress_up, job.compress_down, job.stale_it)
+        since = self._since
+        try:
+            if since.steady:
+                self._adapter.measured(following, context, since.edge_s / since.steady, since.cloud_s / since.steady)
+            verdict = self._adapter.look(following, context, now_s, remaining)
+        except UsageError as error:  # a plan that was set by hand, which no profile has
+            log.debug("%s", error)
+            return None
+        self._write(verdict.plan, step, known, verdict.reason)
+        if not verdict.switch:
+            return None
+        log.info("planning: %s", verdict.reason)
+        return change_to(verdict.plan)
+
+    def resumed(self) -> None:
+        """The time until now was no training."""
+        self._since = _Since()
+
+    def _write(self, plan: Plan, step: int, context: Context, reason: str) -> None:
+        self._plans.add(
+            Decision(
+                step,
+                time.perf_counter() - self._started_s,
+                context,
+                Choice(plan.cut, plan.codec_up, plan.codec_down, plan.stale_it),
+                plan.prediction.step_s,
+                self._since.step_s,
+                reason,
+            )
+        )
+        self._since = _Since()
+
+
+def change_to(plan: Plan) -> Change:
+    """The change that makes a run follow a plan."""
+    return Change(plan.cut, plan.codec_up, plan.codec_down, plan.stale_it)
+
+
+def link_of(context: Context) -> LinkContext | None:
+    """The link as plans take it; None where something of it is not known yet."""
+    if context.up_bps is None or context.down_bps is None or context.rtt_s is None:
+        return None
+    return LinkContext("now", context.up_bps / 1e6, context.down_bps / 1e6, 1e3 * context.rtt_s)

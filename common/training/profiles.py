@@ -1,0 +1,85 @@
+"""Profiles of both sides for a run that plans: measured once for each model, batch size and device, and kept."""
+
+import json
+import zlib
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+from torch import nn
+from torch.optim import Optimizer
+
+from common.errors import ProtocolError
+from common.profiling.cache import Key, find, keep
+from common.profiling.measure import measure
+from common.profiling.profile_file import dumps, loads
+from common.profiling.rows import Measured as Profiled
+from common.records import software_version
+from common.training.optimizers import Preset, find_preset
+from common.training.prepare import Prepared, example_batch
+from common.training.randomness import one_at_a_time
+from common.training.remote import Cloud
+from common.wire.messages import PROTOCOL, Job, Measure, Measured
+from common.wire.tcp import expect
+
+FOLDER = "profiles"
+_ROUNDS = 3
+_MEASURING_TIMEOUT_S = 900.0  # a small board and a large model
+_MOST_BYTES = 1 << 23
+
+
+def profile_of(prepared: Prepared, job: Job, codecs: Sequence[str], device: str, folder: Path) -> Profiled:
+    """This machine's profile of a job's model: from ``folder``, or measured and kept there.
+
+    The optimizer is the job's, with a learning rate of 0: the weights stay as they are.
+
+    Raises:
+        PartitionError: the model serves inference only.
+        UsageError: no such codec, or the folder cannot be written to.
+    """
+    key = Key(prepared.graph.digest, job.batch_size, device)
+    if (kept := find(folder, key, tuple(codecs))) is not None:
+        return kept
+    with one_at_a_time:
+        batch = example_batch(prepared.graph.model, job.input_shape, job.batch_size)
+        measured = measure(
+            prepared.graph,
+            (batch,),
+            partial(_resting, find_preset(job.optim)),
+            model=job.model,
+            device=device,
+            rounds=_ROUNDS,
+            codecs=codecs,
+        )
+    prepared.graph.model.to("cpu")
+    keep(folder, key, measured)
+    return measured
+
+
+def ask_profile(cloud: Cloud, job: Job, codecs: Sequence[str]) -> Profiled:
+    """The server's profile.
+
+    Raises:
+        ConnectionLost: it cannot be reached.
+        PeerError: it refuses the job.
+        ProtocolError: what came is no profile.
+    """
+    with cloud.dial_control() as control:
+        control.send(Measure(PROTOCOL, software_version(), job, tuple(codecs)))
+        control.set_timeout(_MEASURING_TIMEOUT_S)
+        measured = expect(control.receive().frame, Measured)
+    try:
+        unpacker = zlib.decompressobj()
+        table, about = json.loads(unpacker.decompress(measured.profile, _MOST_BYTES))
+        return loads(table, about)
+    except (zlib.error, ValueError, TypeError, AttributeError) as error:
+        raise ProtocolError(f"the server's profile cannot be read: {error}") from None
+
+
+def packed(profile: Profiled) -> bytes:
+    """A profile as it travels."""
+    return zlib.compress(json.dumps(dumps(profile)).encode())
+
+
+def _resting(preset: Preset, parameters: Iterable[nn.Parameter]) -> Optimizer:
+    return preset.make(list(parameters), lr=0.0)

@@ -1,0 +1,109 @@
+"""A run that plans: profiles of both machines, the link as it is, and the plan to begin with."""
+
+import logging
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from common.errors import UsageError
+from common.link.contexts import LinkContext
+from common.planning.adapt import Adapter, scaled
+from common.planning.log import Context
+from common.planning.plan import Plan as Chosen
+from common.planning.problem import Problem
+from common.planning.strategies import STRATEGIES, Fixed, Strategy
+from common.planning.strategies import Cloud as CloudOnly
+from common.training.pilot import link_of
+from common.training.profiles import FOLDER, ask_profile, profile_of
+from common.training.remote import Cloud
+from discriminative.options import ClientOptions
+from discriminative.recipe import Plan
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What was decided before the run, and what decides during it."""
+
+    adapter: Adapter
+    first: Chosen
+    context: Context
+    every_s: float
+
+
+def wants_plan(options: ClientOptions) -> bool:
+    """Whether something is to be chosen."""
+    return options.plan != "fixed" or options.stale_it == "auto"
+
+
+def choose(plan: Plan, options: ClientOptions, cloud: Cloud, context: Context) -> tuple[Plan, Planned]:
+    """Choose cut, codecs and K; the run's plan with them.
+
+    Raises:
+        UsageError: no plan is within the limits, or a strategy needs what the profiles do not have.
+        TandemError: the server does not tell its profile.
+    """
+    link = link_of(context)
+    if link is None:
+        raise UsageError("the link to the server could not be measured; give --plan fixed, and --stale_it a number")
+    up, down = codecs(options)
+    timed = tuple(dict.fromkeys((*up, *down)))
+    log.info("profiling %s on this machine and on the server; both keep what they measure", plan.job.model)
+    mine = profile_of(plan.prepared, plan.job, timed, options.device, options.run_dir / FOLDER).profile("this machine")
+    theirs = ask_profile(cloud, plan.job, timed).profile("the server")
+    problem = Problem(
+        scaled(mine, options.slowdown),
+        theirs,
+        link,
+        codecs_up=up,
+        codecs_down=down,
+        max_stale_it=options.max_stale_it,
+        objective=options.aim,
+        limits=options.limits,
+        losses=options.losses,
+        power=options.watts,
+    )
+    adapter = Adapter(problem, strategy(plan, options))
+    first = adapter.first(link)
+    log.info("link %s; plan: %s", _told(link), first)
+    adaptive = options.plan == "ours" or (options.plan == "fixed" and options.stale_it == "auto")
+    return following(plan, first), Planned(adapter, first, context, options.replan_s if adaptive else 0.0)
+
+
+def codecs(options: ClientOptions) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What may be chosen from, both ways."""
+    up, down = options.codecs
+    if options.plan == "fixed":
+        return (up,), (down,)
+    if options.plan != "ours":
+        return ("none",), ("none",)
+    ups = options.plan_codecs_up or tuple(dict.fromkeys(("none", up)))
+    return ups, options.plan_codecs_down or tuple(dict.fromkeys(("none", down)))
+
+
+def strategy(plan: Plan, options: ClientOptions) -> Strategy:
+    """What chooses."""
+    up, down = codecs(options)
+    if options.plan == "fixed":
+        return Fixed(plan.cut.index, up[0], down[0], None)
+    return CloudOnly(up[0]) if options.plan == "cloud" else STRATEGIES[options.plan]()
+
+
+def following(plan: Plan, chosen: Chosen) -> Plan:
+    """The run's plan with what was chosen."""
+    job = msgspec.structs.replace(
+        plan.job,
+        cut=chosen.cut,
+        cut_name=chosen.cut_name,
+        splits=-1,
+        split_index=-1,
+        compress_up=chosen.codec_up,
+        compress_down=chosen.codec_down,
+        stale_it=chosen.stale_it,
+    )
+    return replace(plan, job=job, cut=plan.prepared.graph.find(chosen.cut))
+
+
+def _told(link: LinkContext) -> str:
+    return f"{link.up_mbps:.1f} Mbit/s up, {link.down_mbps:.1f} down, RTT {link.rtt_ms:.1f} ms"
