@@ -1,6 +1,7 @@
 """Run folders: what a run was asked, where it ran, what each step and epoch gave, and its summary."""
 
 import csv
+import io
 import itertools
 import json
 import math
@@ -55,7 +56,15 @@ def check_run_dir(run_dir: Path) -> None:
 def write_json(path: Path, value: object) -> None:
     """Write a value as indented JSON; dataclasses and messages as objects."""
     plain = asdict(value) if is_dataclass(value) and not isinstance(value, type) else msgspec.to_builtins(value)
-    path.write_text(json.dumps(finite(plain), indent=2, default=str) + "\n")
+    replace_text(path, json.dumps(finite(plain), indent=2, default=str) + "\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file so that whoever dies meanwhile leaves the old one, or the new one, whole."""
+    draft = path.with_name(f".{path.name}")
+    with draft.open("w", newline="") as file:
+        file.write(text)
+    draft.replace(path)
 
 
 def finite(value: Any) -> Any:
@@ -97,7 +106,7 @@ def _version(name: str) -> str | None:
 
 
 class CsvTable:
-    """A CSV file whose columns are those of its first row; every row is on disk at once. One that exists is added to."""
+    """A CSV file whose columns are those of its first row; every row is on disk at once. To one that exists, it adds."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -111,8 +120,9 @@ class CsvTable:
         if self._columns:
             with self._path.open(newline="") as file:
                 kept = list(itertools.islice(csv.reader(file), rows + 1))
-            with self._path.open("w", newline="") as file:
-                csv.writer(file).writerows(kept)
+            text = io.StringIO(newline="")
+            csv.writer(text).writerows(kept)
+            replace_text(self._path, text.getvalue())
 
     def add(self, row: dict[str, Any]) -> None:
         """Append a row."""

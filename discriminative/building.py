@@ -9,6 +9,7 @@ from common.errors import JobRefused
 from common.models.choice import Choice
 from common.models.first_weights import FirstWeights
 from common.models.freeze import freeze
+from common.naming import printable
 from common.partition import trace
 from common.wire.messages import Job
 
@@ -46,9 +47,10 @@ def require_same_weights(job: Job, weights: FirstWeights | None) -> None:
     mine = "" if weights is None else weights.label(job.model)
     if mine == job.weights:
         return
+    its = printable(job.weights, 100)
     if not mine:
         raise JobRefused(
-            f"the client starts from weights ({job.weights}), this server from the seed; start both with the same "
+            f"the client starts from weights ({its}), this server from the seed; start both with the same "
             "--pretrained or --weights FILE"
         )
     if not job.weights:
@@ -57,5 +59,5 @@ def require_same_weights(job: Job, weights: FirstWeights | None) -> None:
             "or --weights FILE"
         )
     raise JobRefused(
-        f"the client starts from other weights ({job.weights}) than this server ({mine}); copy one file to both sides"
+        f"the client starts from other weights ({its}) than this server ({mine}); copy one file to both sides"
     )

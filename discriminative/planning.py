@@ -13,6 +13,7 @@ from common.planning.plan import Plan as Chosen
 from common.planning.problem import Problem
 from common.planning.strategies import STRATEGIES, Fixed, Strategy
 from common.planning.strategies import Cloud as CloudOnly
+from common.training.monitor import LinkMonitor
 from common.training.pilot import link_of
 from common.training.profiles import FOLDER, ask_profile, profile_of
 from common.training.remote import Cloud
@@ -37,24 +38,30 @@ def wants_plan(options: ClientOptions) -> bool:
     return options.plan != "fixed" or options.stale_it == "auto"
 
 
-def choose(plan: Plan, options: ClientOptions, cloud: Cloud, context: Context) -> tuple[Plan, Planned]:
+def choose(plan: Plan, options: ClientOptions, cloud: Cloud, monitor: LinkMonitor) -> tuple[Plan, Planned]:
     """Choose cut, codecs and K; the run's plan with them.
+
+    Args:
+        plan: of the flags.
+        options: with what is to be chosen.
+        cloud: the server, which is profiled too.
+        monitor: told what the link is seen to be.
 
     Raises:
         UsageError: no plan is within the limits, or a strategy needs what the profiles do not have.
         TandemError: the server does not tell its profile.
     """
-    link = link_of(context)
-    if link is None:
-        raise UsageError("the link to the server could not be measured; give --plan fixed, and --stale_it a number")
     up, down = codecs(options)
     timed = tuple(dict.fromkeys((*up, *down)))
     log.info("profiling %s on this machine and on the server; both keep what they measure", plan.job.model)
     mine = profile_of(plan.prepared, plan.job, timed, options.device, options.run_dir / FOLDER).profile("this machine")
-    theirs = ask_profile(cloud, plan.job, timed).profile("the server")
+    told, context = ask_profile(cloud, plan.job, timed, monitor)
+    link = link_of(context)
+    if link is None:
+        raise UsageError("the link to the server could not be measured; give --plan fixed, and --stale_it a number")
     problem = Problem(
         scaled(mine, options.slowdown),
-        theirs,
+        told.profile("the server"),
         link,
         codecs_up=up,
         codecs_down=down,

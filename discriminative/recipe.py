@@ -93,10 +93,10 @@ def plan_job(options: JobOptions) -> Plan:
     weights = first_weights(options.pretrained, options.weights)
     dropout = model.dropout if options.dropout is None else options.dropout
     building = Building(model, options.num_classes, dropout, weights)
-    prepared = prepare(building, model.input_shape, options.seed)
     if options.freeze:
-        building = replace(building, frozen=_last_frozen(prepared.graph, options))
-        prepared = prepare(building, model.input_shape, options.seed)
+        bare = prepare(replace(building, weights=None), model.input_shape, options.seed)
+        building = replace(building, frozen=_last_frozen(bare.graph, options))
+    prepared = prepare(building, model.input_shape, options.seed)
     for refusal in prepared.graph.report:
         log.info("%s is traced by %s; not by %s", model.name, prepared.graph.front_end, refusal)
     cut, splits, split_index = _choose_cut(prepared.graph, options)

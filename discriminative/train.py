@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path as FilePath
@@ -12,14 +12,19 @@ from typing import Any
 from safetensors.torch import save_file
 
 from common.errors import ConnectionLost, PartitionError, UsageError
+from common.planning.log import PlanLog
 from common.records import new_folder
 from common.training.alone import MakeStation, Refuge
+from common.training.carrier import Carrier, InProcess
 from common.training.checkpoint import CheckpointStore, kept_checkpoints
 from common.training.control import Control, ControlPort
 from common.training.edge import Journey, train_here, train_remotely
+from common.training.head import Head
 from common.training.journal import Journal
+from common.training.monitor import LinkMonitor
 from common.training.moving import Change, find_cut
 from common.training.part_state import State, values_of
+from common.training.pilot import Pilot
 from common.training.prepare import largest_frame, make_head, make_tail
 from common.training.recorder import Recorder
 from common.training.remote import Cloud
@@ -31,6 +36,7 @@ from common.training.trainer import Trainer
 from common.wire.admission import ClientSecurity
 from common.wire.messages import Job
 from discriminative.options import ClientOptions, JobOptions
+from discriminative.planning import choose, wants_plan
 from discriminative.recipe import Plan, objective
 
 log = logging.getLogger(__name__)
@@ -49,18 +55,27 @@ class Finished:
 def train_with_server(plan: Plan, options: ClientOptions, security: ClientSecurity | None = None) -> Finished:
     """Train over TCP, with the protection that ``options`` ask for; None for none."""
     cloud = Cloud(options.ip, options.port, options.hyperport, security)
-    with _run(plan, options) as (trainer, folder):
+    monitor = LinkMonitor()
+    plan, planned = choose(plan, options, cloud, monitor) if wants_plan(options) else (plan, None)
+    with _run(plan, options) as (trainer, folder), ExitStack() as stack:
+        make_here = _station_maker(plan, options)
         plan.prepared.graph.forget_weights()  # the tail's are the server's to keep
+        trainer.here = partial(_here, make_here)
+        if planned is not None:
+            plans = stack.enter_context(PlanLog(folder))
+            trainer.pilot = Pilot(planned.adapter, monitor.context, plans, every_s=planned.every_s)
+            trainer.pilot.begin(planned.first, 0, planned.context, "before the run")
         journey = Journey(
             cloud,
             largest_frame(plan.prepared.graph, plan.job),
             options.queue_limit,
-            max(plan.job.stale_it, options.queue_limit) + 1,
+            max(_largest_staleness(plan.job, options), options.queue_limit) + 1,
             math.inf if options.on_disconnect == "wait" else options.reconnect_s,
+            monitor,
         )
         refuge = None
         if options.on_disconnect == "edge":
-            store = CheckpointStore(folder / CHECKPOINTS / "cloud", kept_checkpoints(plan.job.stale_it), log.warning)
+            store = _store(plan.job, options, folder / CHECKPOINTS / "cloud")
             refuge = Refuge(_station_maker(plan, options, store), store)
             trainer.copies = store
         run = train_remotely(trainer, journey, resume=options.resume is not None, refuge=refuge)
@@ -77,14 +92,30 @@ def train_with_server(plan: Plan, options: ClientOptions, security: ClientSecuri
 def train_in_process(plan: Plan, options: JobOptions) -> Finished:
     """Train with head and tail in this process."""
     with _run(plan, options) as (trainer, folder):
-        store = CheckpointStore(folder / CHECKPOINTS / "cloud", kept_checkpoints(plan.job.stale_it), log.warning)
+        store = _store(plan.job, options, folder / CHECKPOINTS / "cloud")
         make = _station_maker(plan, options, store)
         digests = train_here(trainer, make, store, resume=options.resume is not None)
         facts = {"rtt_s": 0.0, "session": None}
         return Finished(trainer.finish(digests, _facts(plan, options, trainer) | facts), folder)
 
 
-def _station_maker(plan: Plan, options: JobOptions, store: CheckpointStore) -> MakeStation:
+def _here(make: MakeStation, head: Head, job: Job, journal: Journal) -> Carrier:
+    """The other half of a session in this process, while all of the model is in the head."""
+    return InProcess(head, make(job), journal, counted=False)
+
+
+def _store(job: Job, options: JobOptions, folder: FilePath) -> CheckpointStore:
+    return CheckpointStore(folder, kept_checkpoints(_largest_staleness(job, options)), log.warning)
+
+
+def _largest_staleness(job: Job, options: JobOptions) -> int:
+    """The largest K that the run may come to."""
+    if isinstance(options, ClientOptions) and wants_plan(options):
+        return max(job.stale_it, options.max_stale_it)
+    return job.stale_it + len(options.K_schedule)
+
+
+def _station_maker(plan: Plan, options: JobOptions, store: CheckpointStore | None = None) -> MakeStation:
     """Makes the tail's half in this process."""
     make = partial(
         make_tail, plan.prepared, device=options.device, objective=objective, memory_mb=options.codec_memory_mb
@@ -144,7 +175,7 @@ def _run(plan: Plan, options: JobOptions) -> Iterator[tuple[Trainer, FilePath]]:
                 training,
                 recorder,
                 Journal(slowed(busy_timer(options.device), options.slowdown)),
-                store=CheckpointStore(folder / CHECKPOINTS / "edge", kept_checkpoints(job.stale_it), log.warning),
+                store=_store(job, options, folder / CHECKPOINTS / "edge"),
                 control=control,
             )
             try:

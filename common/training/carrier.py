@@ -111,6 +111,7 @@ class InProcess:
         journal: takes the times and bytes of each step.
         tally: where the session goes on.
         answers: frames that were not collected there.
+        counted: whether bytes count as sent; not where there is no link to send them over.
     """
 
     def __init__(
@@ -121,22 +122,25 @@ class InProcess:
         *,
         tally: Tally | None = None,
         answers: Sequence[Parts] = (),
+        counted: bool = True,
     ) -> None:
         self.head = head
         self._station, self._journal = station, journal
         self.tally = tally or Tally()
         self._answers = deque(answers)
+        self._counted = counted
         station.answers = self._kept
 
     def submit(self, upload: Upload) -> None:
         """Carry the upload to the tail, and its answer back."""
         self.tally.count(answer=True)
-        self._answers.append(self._ask(encode_upload(self.head, upload, self._journal)))
+        self._answers.append(self._ask(encode_upload(self.head, upload, self._journal, counted=self._counted)))
 
     def collect(self) -> Answer:
         """The oldest answer."""
         self.tally.under_way.pop(0)
-        return decode_answer(self.head, _through_memory(self._answers.popleft()), self._journal)
+        received = _through_memory(self._answers.popleft())
+        return decode_answer(self.head, received, self._journal, counted=self._counted)
 
     def arrived(self) -> int:
         """Number of answers not collected."""
@@ -262,24 +266,32 @@ class Remote:
         return decode_answer(self.head, received, self._journal)
 
 
-def encode_upload(head: Head, upload: Upload, journal: Journal) -> Parts:
+def encode_upload(head: Head, upload: Upload, journal: Journal, *, counted: bool = True) -> Parts:
     """The frame of an upload, with its bytes and its encoding counted."""
+    head.codec_up.link_bps = journal.up_bps
     with journal.work("encode", upload.step, training=upload.training):
         outgoing = head.encode(upload)
         parts = pack(outgoing.message, outgoing.buffers)
-    if upload.training:
+    if upload.training and counted:
         journal.count(upload.step, up=frame_bytes(parts))
     return parts
 
 
-def decode_answer(head: Head, received: Received, journal: Journal) -> Answer:
+def decode_answer(head: Head, received: Received, journal: Journal, *, counted: bool = True) -> Answer:
     """The answer in a frame, with its bytes, its decoding and what the tail says of the step counted."""
     message = received.frame.message
     if not isinstance(message, Gradients):
         raise ProtocolError(f"the peer sent {type(message).__name__} where gradients were due")
     with journal.work("decode", message.step, training=message.training):
         answer = head.decode(received.frame)
-    journal.received(answer.step, received.started_s, received.seconds, received.frame.nbytes, training=answer.training)
+    journal.received(
+        answer.step,
+        received.started_s,
+        received.seconds,
+        received.frame.nbytes if counted else 0,
+        training=answer.training,
+        timed_bytes=received.timed_bytes,
+    )
     journal.tail_worked(answer.step, answer.times, training=answer.training)
     return answer
 

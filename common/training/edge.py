@@ -5,7 +5,7 @@ no more: then both sides go back to the newest checkpoint that both have, and th
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from common.errors import ConnectionLost, DataError, SessionGone
 from common.naming import printable
@@ -14,6 +14,7 @@ from common.training.carrier import InProcess, Remote
 from common.training.checkpoint import CheckpointStore, read_facts
 from common.training.heartbeat import Heartbeat
 from common.training.line import Line
+from common.training.monitor import LinkMonitor
 from common.training.part_state import State, unflat
 from common.training.remote import RECONNECT_S, Cloud, OpenSession, Reattacher, open_session
 from common.training.run_state import EdgeFacts
@@ -35,6 +36,8 @@ class Journey:
     most_under_way: int
     """Uploads without an answer collected."""
     reconnect_s: float = RECONNECT_S
+    monitor: LinkMonitor = field(default_factory=LinkMonitor)
+    """Told what is to be known of the link."""
 
     @property
     def window(self) -> int:
@@ -74,6 +77,7 @@ def train_remotely(
     alone = refuge is not None and resume and _was_alone(trainer)
     reached = False
     while True:
+        opened = False
         try:
             if alone and refuge is not None:
                 digests, tail = train_alone(trainer, refuge, journey.cloud)
@@ -82,7 +86,7 @@ def train_remotely(
                 trainer.go_with()
                 alone = resume = False
             session = _open(trainer, journey, resume=resume, reached=reached)
-            reached = True
+            reached = opened = True
             if resume:
                 trainer.restore(session.checkpoint)
                 trainer.recorder.resumes += 1
@@ -91,9 +95,10 @@ def train_remotely(
             return Journeyed(_train(trainer, journey, session, handed), session)
         except SessionGone as gone:
             trainer.store.join()
-            if refuge is not None and resume and newest_copy(trainer, refuge):
+            none_on_both = resume and not opened
+            if refuge is not None and none_on_both and newest_copy(trainer, refuge):
                 alone = True
-            elif resume or not trainer.store.numbers():
+            elif none_on_both or not trainer.store.numbers():
                 raise
             log.warning("%s; going back to a checkpoint", printable(str(gone)))
             resume = True
@@ -179,6 +184,7 @@ def _train(trainer: Trainer, journey: Journey, session: OpenSession, handed: Sta
     trainer.session = (session.name, session.key)
     trainer.share = session.share
     trainer.journal.clock_offset_s = session.clock_offset_s
+    trainer.journal.monitor, trainer.recorder.link = journey.monitor, journey.monitor.context
     line = Line(
         session.training,
         restore=Reattacher(journey.cloud, session, journey.largest_body, journey.reconnect_s),
@@ -188,7 +194,7 @@ def _train(trainer: Trainer, journey: Journey, session: OpenSession, handed: Sta
     )
     try:
         with (
-            Heartbeat(journey.cloud, session, line),
+            Heartbeat(journey.cloud, session, line, journey.monitor),
             Remote(
                 trainer.head,
                 line,

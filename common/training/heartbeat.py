@@ -1,7 +1,8 @@
 """The edge's pulse: it asks the server now and then, and takes the connection for lost where nothing moves any more.
 
 A half-open connection (a machine without power, a path that swallows packets) is silent for hours to who only waits.
-A slow one is not dead: whatever moves on either connection, however slowly, counts as life.
+A slow one is not dead: whatever moves on either connection, however slowly, counts as life. The same pings tell the
+round trip, and with a body the rates of the link, where training does not.
 """
 
 import logging
@@ -12,9 +13,9 @@ from types import TracebackType
 from common.errors import ConnectionLost, PeerSilent, TandemError
 from common.naming import printable
 from common.training.line import Line
+from common.training.monitor import LinkMonitor
+from common.training.probing import Pinger
 from common.training.remote import Cloud, OpenSession, reattach_control
-from common.wire.messages import Ping, Pong
-from common.wire.tcp import Connection, expect
 
 log = logging.getLogger(__name__)
 
@@ -30,24 +31,30 @@ class Heartbeat:
         cloud: the server.
         session: as opened.
         line: the session's training.
+        monitor: told what the pings show of the link.
         beat_s: seconds between pings.
         dead_s: how long nothing may move.
     """
 
     def __init__(
-        self, cloud: Cloud, session: OpenSession, line: Line, *, beat_s: float = BEAT_S, dead_s: float = DEAD_S
+        self,
+        cloud: Cloud,
+        session: OpenSession,
+        line: Line,
+        monitor: LinkMonitor | None = None,
+        *,
+        beat_s: float = BEAT_S,
+        dead_s: float = DEAD_S,
     ) -> None:
         self._cloud, self._session, self._line = cloud, session, line
+        self._monitor = monitor or LinkMonitor()
+        self._monitor.answered(session.rtt_s)
         self._beat_s, self._dead_s = beat_s, dead_s
-        self._control: Connection | None = session.control
-        self._number = 0
-        self._asked_s: float | None = None
+        self._pinger: Pinger | None = Pinger(session.control, self._monitor)
         self._moved_s = time.monotonic()
         self._progress = 0
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
-        self.rtt_s = session.rtt_s
-        """Round-trip time of the last ping."""
 
     def __enter__(self) -> "Heartbeat":
         self._thread.start()
@@ -57,11 +64,10 @@ class Heartbeat:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ending.set()
-        if self._control is not None:
-            self._control.shut()
+        if (pinger := self._pinger) is not None:
+            pinger.connection.shut()
         self._thread.join()
-        if self._control is not None:
-            self._control.close()
+        self._drop()
 
     def _run(self) -> None:
         while not self._ending.wait(self._beat_s):
@@ -80,23 +86,19 @@ class Heartbeat:
                 return
 
     def _beat(self) -> None:
-        if self._control is None:
-            self._control = reattach_control(self._cloud, self._session.name, self._session.key)
-            self._asked_s = None
+        if self._pinger is None:
+            control = reattach_control(self._cloud, self._session.name, self._session.key)
+            self._pinger = Pinger(control, self._monitor)
         # Short waits, so that the training connection is looked at in between.
-        self._control.set_timeout(self._beat_s)
-        if self._asked_s is None:
-            self._number += 1
-            self._asked_s = time.perf_counter()
-            self._control.send(Ping(self._number))
-        expect(self._control.receive().frame, Pong)
-        self.rtt_s, self._asked_s = time.perf_counter() - self._asked_s, None
+        self._pinger.connection.set_timeout(self._beat_s)
+        training = self._line.connection
+        self._pinger.beat(training.moved if training else (0, 0))
         self._moved_s = time.monotonic()
 
     def _drop(self) -> None:
-        if self._control is not None:
-            self._control.close()
-            self._control = None
+        if self._pinger is not None:
+            self._pinger.connection.close()
+            self._pinger = None
 
     def _watch(self) -> None:
         """The server did not answer: see whether training moves, and take its connection for lost where it does not."""

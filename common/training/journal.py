@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from common.training.monitor import LinkMonitor
 from common.wire.messages import TailTimes
 
 MAX_SPANS = 50_000
@@ -49,6 +50,8 @@ class Journal:
         self.spans: list[Span] = []
         self.clock_offset_s = 0.0
         """The tail's clock minus this side's, as well as the handshake could tell; for the picture only."""
+        self.monitor: LinkMonitor | None = None
+        """Told how long messages took, where there is a link."""
         self._timer = timer
         self._steps: defaultdict[int, StepNumbers] = defaultdict(StepNumbers)
         self._lock = threading.Lock()
@@ -63,15 +66,21 @@ class Journal:
         if training:
             self.add(step, "edge", busy)
 
-    def received(self, step: int, start_s: float, seconds: float, nbytes: int, *, training: bool) -> None:
-        """An answer has come down."""
+    def received(
+        self, step: int, start_s: float, seconds: float, nbytes: int, *, training: bool, timed_bytes: int = 0
+    ) -> None:
+        """An answer has come down; ``timed_bytes`` of it in these seconds."""
         self._add_span("downlink", "receive", step, start_s, seconds)
+        if self.monitor is not None:
+            self.monitor.transferred("down", timed_bytes, seconds)
         if training:
             self.add(step, "downlink", seconds)
             self.count(step, down=nbytes)
 
     def tail_worked(self, step: int, times: TailTimes, *, training: bool) -> None:
         """What the tail's side says about a step."""
+        if self.monitor is not None:
+            self.monitor.transferred("up", times.timed_bytes, times.receive[1])
         for name in ("receive", "decode", "compute", "encode"):
             start, seconds = getattr(times, name)
             track = "uplink" if name == "receive" else f"cloud {name}"
@@ -90,6 +99,11 @@ class Journal:
         with self._lock:
             self._steps[step].bytes_up += up
             self._steps[step].bytes_down += down
+
+    @property
+    def up_bps(self) -> float | None:
+        """Rate of the uplink, where it is known."""
+        return None if self.monitor is None else self.monitor.rate_bps("up")
 
     def take(self, step: int) -> StepNumbers:
         """The numbers of a step that is over."""

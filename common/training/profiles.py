@@ -10,17 +10,20 @@ from torch import nn
 from torch.optim import Optimizer
 
 from common.errors import ProtocolError
+from common.planning.log import Context
 from common.profiling.cache import Key, find, keep
 from common.profiling.measure import measure
 from common.profiling.profile_file import dumps, loads
 from common.profiling.rows import Measured as Profiled
 from common.records import software_version
+from common.training.monitor import LinkMonitor
 from common.training.optimizers import Preset, find_preset
 from common.training.prepare import Prepared, example_batch
+from common.training.probing import measure_link
 from common.training.randomness import one_at_a_time
 from common.training.remote import Cloud
 from common.wire.messages import PROTOCOL, Job, Measure, Measured
-from common.wire.tcp import expect
+from common.wire.tcp import HANDSHAKE_TIMEOUT_S, expect
 
 FOLDER = "profiles"
 _ROUNDS = 3
@@ -56,8 +59,14 @@ def profile_of(prepared: Prepared, job: Job, codecs: Sequence[str], device: str,
     return measured
 
 
-def ask_profile(cloud: Cloud, job: Job, codecs: Sequence[str]) -> Profiled:
-    """The server's profile.
+def ask_profile(cloud: Cloud, job: Job, codecs: Sequence[str], monitor: LinkMonitor) -> tuple[Profiled, Context]:
+    """The server's profile, and the link to it as some probes show it.
+
+    Args:
+        cloud: the server.
+        job: the model, and its batch size.
+        codecs: to be timed.
+        monitor: told what the probes show.
 
     Raises:
         ConnectionLost: it cannot be reached.
@@ -68,10 +77,12 @@ def ask_profile(cloud: Cloud, job: Job, codecs: Sequence[str]) -> Profiled:
         control.send(Measure(PROTOCOL, software_version(), job, tuple(codecs)))
         control.set_timeout(_MEASURING_TIMEOUT_S)
         measured = expect(control.receive().frame, Measured)
+        control.set_timeout(HANDSHAKE_TIMEOUT_S)
+        context = measure_link(control, monitor)
     try:
         unpacker = zlib.decompressobj()
         table, about = json.loads(unpacker.decompress(measured.profile, _MOST_BYTES))
-        return loads(table, about)
+        return loads(table, about), context
     except (zlib.error, ValueError, TypeError, AttributeError) as error:
         raise ProtocolError(f"the server's profile cannot be read: {error}") from None
 

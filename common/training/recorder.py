@@ -6,7 +6,8 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,7 +16,8 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from common.records import CsvTable, environment, finite, write_json
+from common.planning.log import Context
+from common.records import CsvTable, environment, finite, replace_text, write_json
 from common.training.journal import STAGES, Span
 from common.training.loop import StepDone
 from common.training.score import Score
@@ -74,7 +76,7 @@ class Recorder:
         if not (folder / "config.json").exists():
             write_json(folder / "config.json", config)
             write_json(folder / "environment.json", environment())
-        self._metrics: IO[str] = (folder / "metrics.jsonl").open("a")
+        self._metrics = _rows(folder / "metrics.jsonl")
         self._epochs = CsvTable(folder / "epochs.csv")
         self._board = SummaryWriter(str(folder))
         self._sums = Recorded()
@@ -86,6 +88,8 @@ class Recorder:
         """Connections that broke, and how often training went on from a checkpoint."""
         self.setting: dict[str, Any] = {}
         """What of the plan may change from step to step, for the steps' rows."""
+        self.link: Callable[[], Context] | None = None
+        """What is known of the link now, of a run that has one."""
 
     @property
     def last_epoch(self) -> dict[str, float | None]:
@@ -107,10 +111,15 @@ class Recorder:
         self._metrics.close()
         path = self.folder / "metrics.jsonl"
         rows = path.read_text().splitlines(keepends=True)
-        path.write_text("".join(row for row in rows if row.endswith("\n") and json.loads(row)["step"] < step))
-        self._metrics = path.open("a")
+        replace_text(path, "".join(row for row in rows if row.endswith("\n") and json.loads(row)["step"] < step))
+        self._metrics = _rows(path)
         self._epochs.keep(epoch)
         self.epoch_goes_on()
+
+    def _link(self) -> dict[str, float]:
+        """The link now, as far as it is known."""
+        known = {} if self.link is None else asdict(self.link())
+        return {name: value for name, value in known.items() if value is not None}
 
     def _wall_s(self) -> float:
         return time.perf_counter() - self._started_s
@@ -163,6 +172,7 @@ class Recorder:
             "bytes_down": numbers.bytes_down,
             "step_s": seconds,
             "wall_s": done.ended_s - self._started_s,
+            **self._link(),
             **self.setting,
             **{f"{stage}_s": value for stage, value in numbers.stages_s.items()},
         }
@@ -222,9 +232,15 @@ class Recorder:
             "wall_s": self._wall_s(),
             "edge_peak_memory_bytes": peak_memory_bytes(),
             **facts,
+            **self._link(),
         }
         write_json(self.folder / "summary.json", summary)
         return summary
+
+
+def _rows(path: Path) -> IO[str]:
+    """A file of rows, each written at once: whoever goes on from a checkpoint needs those of the steps before it."""
+    return path.open("a", buffering=1)
 
 
 def peak_memory_bytes() -> int:

@@ -15,7 +15,7 @@ from common.training.line import Line
 from common.wire.admission import ClientSecurity
 from common.wire.framing import Limits
 from common.wire.messages import PROTOCOL, Attach, Attached, Job, Open, Opened, Ping, Pong, Resume
-from common.wire.tcp import IDLE_TIMEOUT_S, Connection, connect, expect
+from common.wire.tcp import CONTROL_LIMITS, IDLE_TIMEOUT_S, Connection, connect, expect
 
 T = TypeVar("T")
 
@@ -129,6 +129,7 @@ def _open(cloud: Cloud, request: Open, largest_body: int, received: dict[int, in
         control.send(request)
         control.set_timeout(_OPENING_TIMEOUT_S)
         opened = expect(control.receive().frame, Opened)
+        control.set_limits(CONTROL_LIMITS)
         rtt_s, offset_s = _compare_clocks(control)
         attach = partial(_dial, cloud, opened, received.get(opened.checkpoint, 0))
         try:
@@ -243,6 +244,7 @@ def reattach_control(cloud: Cloud, name: str, key: bytes) -> Connection:
     except BaseException:
         connection.close()
         raise
+    connection.set_limits(CONTROL_LIMITS)
     return connection
 
 

@@ -1,9 +1,9 @@
 """The cloud's side: a server that holds the tails of many sessions, each with its own connections and threads."""
 
+import contextlib
 import logging
 import os
 import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,14 @@ from common.records import check_run_dir, software_version
 from common.training.acceptor import Acceptor, Admission
 from common.training.hosted import AWAY_S, Hosted, Place
 from common.training.opening import Opener, Recipe
+from common.training.probing import answer
 from common.training.profiles import packed
 from common.training.session import check_open
 from common.training.sharing import Groups, Share
 from common.training.turns import Turns
 from common.wire.admission import ServerSecurity
-from common.wire.messages import Attach, Attached, Measure, Measured, Open, Opened, Ping, Pong, Resume
-from common.wire.tcp import Connection, Received, expect, listen
+from common.wire.messages import Attach, Attached, Measure, Measured, Open, Opened, Resume
+from common.wire.tcp import CONTROL_LIMITS, Connection, expect, listen
 
 log = logging.getLogger(__name__)
 
@@ -116,9 +117,8 @@ class Server:
             session = self._admit(connection, expect(frame, Open))
         session.hold_control(connection)
         try:
-            while (received := self._next(session, connection)) is not None:
-                ping = expect(received.frame, Ping)
-                connection.send(Pong(ping.number, time.perf_counter()))
+            connection.set_limits(CONTROL_LIMITS)
+            self._answer(session, connection)
         finally:
             if session.give_up():
                 self._forget(session)
@@ -134,6 +134,11 @@ class Server:
         finally:
             self._places.release()
         connection.send(Measured(packed(profile)))
+        connection.set_limits(CONTROL_LIMITS)
+        connection.set_deadline(_ATTACH_TIMEOUT_S)
+        with contextlib.suppress(ConnectionLost):  # it closes when it has measured the link as well
+            while True:
+                answer(connection, connection.receive())
 
     def _admit(self, connection: Connection, request: Open) -> Hosted:
         """Open a session, and tell its edge."""
@@ -171,17 +176,16 @@ class Server:
             raise
         return session
 
-    def _next(self, session: Hosted, connection: Connection) -> Received | None:
-        """The next frame of a control connection; None when the edge has closed it, or it serves nothing any more."""
+    def _answer(self, session: Hosted, connection: Connection) -> None:
+        """Answer what comes on a control connection, until the edge has closed it, or it serves nothing any more."""
         while not session.ended:
             try:
-                return connection.receive()
+                answer(connection, connection.receive())
             except PeerSilent:
                 if not session.begun:
                     raise
             except ConnectionLost:
-                break
-        return None
+                return
 
     def _serve_training(self, connection: Connection) -> None:
         frame = connection.receive().frame

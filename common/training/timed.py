@@ -79,7 +79,8 @@ class TimedTail:
         start, stop = self._now()
         upload = self._tail.decode(received.frame)
         receive = (received.started_s, received.seconds)
-        return replace(upload, times=TailTimes(receive=receive, decode=(start, stop())))
+        times = TailTimes(receive=receive, decode=(start, stop()), timed_bytes=received.timed_bytes)
+        return replace(upload, times=times)
 
     def step(self, upload: Upload) -> Answer:
         """The answer to an upload."""

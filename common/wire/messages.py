@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import msgspec
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Version of the messages; raised when a peer of the version before could not follow."""
 
 
@@ -152,17 +152,29 @@ class Measured(Struct, frozen=True, tag="measured"):
     """Two texts as a JSON array, packed by zlib: the table, and what it is about (``docs/planning.md``)."""
 
 
-class Ping(Struct, frozen=True, tag="ping"):
-    """Either way on the control port: answered at once by `Pong` with the same number."""
+class Ping(Struct, frozen=True, tag="ping", omit_defaults=True):
+    """Either way on the control port: answered at once by `Pong` with the same number.
+
+    Buffers: any, of any content; it is the time of their way that is of interest.
+    """
 
     number: int
+    wanted: int = 0
+    """Bytes that the answer is to have as its buffer."""
 
 
-class Pong(Struct, frozen=True, tag="pong"):
-    """Answer to `Ping`, with the answerer's own clock (seconds, its origin unknown)."""
+class Pong(Struct, frozen=True, tag="pong", omit_defaults=True):
+    """Answer to `Ping`, with the answerer's own clock (seconds, its origin unknown).
+
+    Buffers: one of as many bytes as were wanted, if any were.
+    """
 
     number: int
     clock_s: float
+    seconds: float = 0.0
+    """From behind the first bytes of the ping to its last one."""
+    timed_bytes: int = 0
+    """How many bytes came in these seconds."""
 
 
 class Attach(Struct, frozen=True, tag="attach"):
@@ -212,6 +224,8 @@ class TailTimes(Struct, frozen=True, array_like=True):
     decode: tuple[float, float] = (0.0, 0.0)
     compute: tuple[float, float] = (0.0, 0.0)
     encode: tuple[float, float] = (0.0, 0.0)
+    timed_bytes: int = 0
+    """How many bytes came in the seconds of ``receive``."""
 
 
 class Gradients(Struct, frozen=True, tag="gradients", omit_defaults=True):

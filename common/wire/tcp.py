@@ -26,6 +26,8 @@ from common.wire.tls import NotTls, Tls
 M = TypeVar("M", bound=Struct)
 
 HANDSHAKE_LIMITS = Limits(header_bytes=1 << 16, body_bytes=0)
+CONTROL_LIMITS = Limits(header_bytes=1 << 16, body_bytes=1 << 19)
+"""On a control connection behind its first answer: the body is that of a probe of the link."""
 IDLE_TIMEOUT_S = 300.0
 HANDSHAKE_TIMEOUT_S = 15.0
 _FAREWELL_S = 1.0  # how long a refused peer may take to hear why
@@ -42,6 +44,9 @@ class Received:
     started_s: float
     """`time.perf_counter` of this side."""
     seconds: float
+    timed_bytes: int = 0
+    """How many bytes came in these seconds. What lay here when they began is not among them (a thread that was late,
+    the first segment); the beginning of the next frame may be."""
 
 
 class Connection:
@@ -56,7 +61,7 @@ class Connection:
         self._stream: Stream = self._plain
         self._reader = FrameReader(limits)
         self._deadline_s = 0.0
-        self._moved = 0
+        self._sent = self._came = 0
         try:
             self.peer = "{}:{}".format(*sock.getpeername()[:2])
             sock.settimeout(None)
@@ -92,8 +97,8 @@ class Connection:
         return tls.peer_certificate
 
     @property
-    def progress(self) -> int:
-        """A number that grows with each byte that the peer's machine has taken, or that has come from it.
+    def moved(self) -> tuple[int, int]:
+        """Bytes that the peer's machine has taken, and bytes that have come from it; both only grow.
 
         Linux counts them; elsewhere it is what `send` and `receive` have handed to the kernel, or got.
         """
@@ -101,10 +106,16 @@ class Connection:
             try:
                 told = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
             except OSError:  # closed meanwhile
-                return self._moved
+                return self._sent, self._came
             if len(told) == _TCP_INFO.size:
-                return sum(_TCP_INFO.unpack(told))
-        return self._moved
+                taken, came = _TCP_INFO.unpack(told)
+                return taken, came
+        return self._sent, self._came
+
+    @property
+    def progress(self) -> int:
+        """A number that grows with each byte that moves either way."""
+        return sum(self.moved)
 
     def set_timeout(self, seconds: float) -> None:
         """How long `send` and `receive` wait without one byte moving; 0 for ever (keepalive still watches)."""
@@ -138,18 +149,20 @@ class Connection:
             ProtocolError: bytes that are no frame.
             ConnectionLost: the peer closed or died, or nothing came within the timeout.
         """
-        started = 0.0
+        started, before = 0.0, 0
         while True:
             target = self._reader.get_buffer()[:_CHUNK_BYTES]
             if not (n := self._receive_some(target)):
                 raise self._closed()
-            started = started or time.perf_counter()
+            if not started:
+                started, before = time.perf_counter(), self.moved[1]
             if frames := self._reader.buffer_updated(n):
                 break
+        seconds, came = time.perf_counter() - started, self.moved[1]
         if isinstance(frames[0].message, Error):
             kind = SessionGone if frames[0].message.code == "gone" else PeerError
             raise kind(f"{self.peer} {_verdict(frames[0].message)}")
-        return Received(frames[0], started, time.perf_counter() - started)
+        return Received(frames[0], started, seconds, came - before)
 
     def refuse(self, error: Error | Bye) -> None:
         """Send the last frame, mostly an error, and see that it arrives.
@@ -195,7 +208,7 @@ class Connection:
             n = self._stream.receive_into(target)
         except OSError as error:
             raise self._lost(error, "sent nothing") from error
-        self._moved += n
+        self._came += n
         return n
 
     def _send_some(self, parts: list[Buffer]) -> int:
@@ -203,7 +216,7 @@ class Connection:
             n = self._stream.send(parts)
         except OSError as error:
             raise self._lost(error, "took nothing") from error
-        self._moved += n
+        self._sent += n
         return n
 
     def _lost(self, error: OSError, inaction: str) -> ConnectionLost:

@@ -1,0 +1,195 @@
+"""What the link carries now: from transfers that happen anyway, probes, and round trips. Pure: instants are given.
+
+A direction's rate is bytes over seconds, summed over its transfers, each with weight exp(-age / `CONSTANT_S`). So
+seconds per byte are weighted by bytes: a large transfer counts more than a small one, and on a link that swings the
+result is what a long transfer would get. Where all transfers of `CHANGE_S` lie on one side of it, and further than
+transfers usually do, the link has changed: what was before them is forgotten.
+
+    transfers of 1 s at   20.2  19.9 |  9.9  10.1   9.8  10.0   Mbit/s
+    estimate              20.0  20.0 | 18.9  17.9   9.9   9.9   the third one alike: these alone, without the first
+
+Seconds are the receiver's, from behind the first bytes to the last one: time that bytes waited at the sender, or behind
+the message before, is not in them. Of round trips the shortest of some time counts: a ping behind bulk data is late.
+"""
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import Literal
+
+from common.planning.log import Context
+
+Direction = Literal["up", "down"]
+
+CONSTANT_S = 10.0
+"""Time constant of a rate while the link stays as it is."""
+CHANGE_S = 3.0
+"""For how long transfers must be other than those before, until they are taken for another link."""
+LEAST_BYTES = 1 << 13
+"""A transfer that has fewer behind its first ones says nothing: some segments, which may come in one piece."""
+LEAST_S = 0.005
+"""Shorter times cannot be told: the thread that takes them may be as late. Such a transfer shows that the link carries
+as much in this time; it counts where that is news, and with no more weight."""
+RTT_S = 30.0
+"""The shortest round trip of this time counts."""
+_LEAST_CHANGE = 0.05  # of a rate; below it there is no other link
+_CHANGE = 2.5  # spreads: beyond, a transfer is other than those before
+_FIRST_SPREAD, _FIRST_SPREAD_S = 0.2, 0.02  # what is supposed, and seconds of transfer that it stands for
+
+
+@dataclass
+class _Sums:
+    """Some value over some weight."""
+
+    value: float = 0.0
+    weight: float = 0.0
+
+    def add(self, value: float, weight: float, kept: float = 1.0) -> None:
+        """Add to what is ``kept`` of them."""
+        self.value = kept * self.value + value
+        self.weight = kept * self.weight + weight
+
+    @property
+    def mean(self) -> float:
+        """The value for each unit of weight."""
+        return self.value / self.weight
+
+
+class _Run:
+    """Transfers in a row that were all faster, or all slower, than those before."""
+
+    def __init__(self, nbytes: int, seconds: float, at_s: float, *, faster: bool) -> None:
+        self.begun_s, self.faster = at_s - seconds, faster
+        self._first, self._others = _Sums(nbytes, seconds), _Sums()
+        self.apart = _Sums()
+
+    def add(self, nbytes: int, seconds: float) -> None:
+        """One more."""
+        self._others.add(nbytes, seconds)
+
+    @property
+    def sums(self) -> _Sums:
+        """Without the first where there are others: it may have begun before the change."""
+        return self._others if self._others.weight else self._first
+
+
+class Rate:
+    """The rate of one direction."""
+
+    def __init__(self) -> None:
+        self._sums = _Sums()
+        self._apart = _Sums()
+        self._run: _Run | None = None
+        self._at_s = -math.inf
+        self.told_s = -math.inf
+        """When a transfer last told the rate."""
+
+    @property
+    def bps(self) -> float | None:
+        """In bit/s; None before the first transfer."""
+        return 8 * self._sums.mean if self._sums.weight else None
+
+    @property
+    def spread(self) -> float | None:
+        """How far a transfer's rate usually is from the estimate, as a share of it; None before the first one."""
+        return math.expm1(self._usual) if self._sums.weight else None
+
+    @property
+    def doubted(self) -> bool:
+        """Whether the last transfer was other than those before."""
+        return self._run is not None
+
+    def add(self, nbytes: int, seconds: float, at_s: float) -> bool:
+        """Take note of a transfer; whether it tells the rate.
+
+        Args:
+            nbytes: what came in these seconds, at the receiver; without what was there when they began.
+            seconds: to the last byte.
+            at_s: about when it ended.
+        """
+        if nbytes < LEAST_BYTES:
+            return False
+        tells = seconds >= LEAST_S
+        if not tells and 8 * nbytes / LEAST_S <= (self.bps or 0.0):
+            return False
+        self._take(nbytes, max(seconds, LEAST_S), max(at_s, self._at_s))
+        if tells:
+            self.told_s = self._at_s
+        return tells
+
+    @property
+    def _usual(self) -> float:
+        """The same, as a logarithm."""
+        apart = self._apart
+        return (apart.value + _FIRST_SPREAD * _FIRST_SPREAD_S) / (apart.weight + _FIRST_SPREAD_S)
+
+    def _take(self, nbytes: int, seconds: float, at_s: float) -> None:
+        kept = math.exp((self._at_s - at_s) / CONSTANT_S)
+        self._at_s = at_s
+        apart = math.log(nbytes / seconds / self._sums.mean) if self._sums.weight else 0.0
+        limit = max(_LEAST_CHANGE, _CHANGE * self._usual)
+        self._sums.add(nbytes, seconds, kept)
+        self._apart.add(0.0, 0.0, kept)
+        if abs(apart) <= limit:
+            self._end_run()
+            self._apart.add(seconds * abs(apart), seconds)
+            return
+        if self._run is not None and self._run.faster == (apart > 0):
+            self._run.add(nbytes, seconds)
+        else:
+            self._end_run()
+            self._run = _Run(nbytes, seconds, at_s, faster=apart > 0)
+        # Bounded: one transfer that was held up must not pass for noise behind which any change hides.
+        self._run.apart.add(seconds * min(abs(apart), 2 * limit), seconds)
+        if at_s - self._run.begun_s >= CHANGE_S:
+            self._sums, self._run = self._run.sums, None
+
+    def _end_run(self) -> None:
+        """It was noise, and counts as such."""
+        if self._run is not None:
+            self._apart.add(self._run.apart.value, self._run.apart.weight)
+            self._run = None
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far a transfer's rate usually is from the estimate, as a share of it; None: not known yet."""
+
+    up: float | None
+    down: float | None
+
+
+class LinkEstimate:
+    """Both directions, and the round trip."""
+
+    def __init__(self) -> None:
+        self.rates: dict[Direction, Rate] = {"up": Rate(), "down": Rate()}
+        self._round_trips: deque[tuple[float, float]] = deque()
+
+    def transferred(self, direction: Direction, nbytes: int, seconds: float, at_s: float) -> bool:
+        """Take note of a transfer; whether it tells the rate. See `Rate.add`."""
+        return self.rates[direction].add(nbytes, seconds, at_s)
+
+    def answered(self, rtt_s: float, at_s: float) -> None:
+        """Take note of a round trip of a small message, which ended at an instant."""
+        trips = self._round_trips
+        while trips and trips[-1][1] >= rtt_s:  # never the shortest again
+            trips.pop()
+        trips.append((at_s, rtt_s))
+        self._forget(at_s)
+
+    def context(self, now_s: float) -> Context:
+        """The link at an instant."""
+        self._forget(now_s)
+        rtt_s = self._round_trips[0][1] if self._round_trips else None
+        return Context(self.rates["up"].bps, self.rates["down"].bps, rtt_s)
+
+    @property
+    def spread(self) -> Spread:
+        """How sure the rates are."""
+        return Spread(self.rates["up"].spread, self.rates["down"].spread)
+
+    def _forget(self, now_s: float) -> None:
+        """Round trips that are too long ago; the last one stays for want of another."""
+        while len(self._round_trips) > 1 and self._round_trips[0][0] < now_s - RTT_S:
+            self._round_trips.popleft()

@@ -1,0 +1,116 @@
+"""Pings over a control connection: round trips, and bodies that take their time where nothing else tells the rates."""
+
+import os
+import time
+from dataclasses import dataclass
+from functools import cache
+
+from common.errors import ConnectionLost, PeerSilent, ProtocolError
+from common.planning.log import Context
+from common.training.monitor import LinkMonitor
+from common.wire.messages import Ping, Pong
+from common.wire.tcp import CONTROL_LIMITS, Connection, Received, expect
+
+_FIRST_LOOKS = 6  # pings, with probes in between that grow to the largest
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A ping on its way."""
+
+    number: int
+    sent_s: float
+    up_bytes: int
+    down_bytes: int
+
+
+class Pinger:
+    """Asks over a control connection, one ping at a time, and tells a monitor what the answers show.
+
+    Args:
+        connection: on which the peer answers.
+        monitor: takes round trips and probes.
+    """
+
+    def __init__(self, connection: Connection, monitor: LinkMonitor) -> None:
+        self.connection = connection
+        self._monitor = monitor
+        self._number = 0
+        self._asked: _Asked | None = None
+
+    def beat(self, moved: tuple[int, int]) -> None:
+        """Ask, unless an answer is still due; wait for it; and probe what is due to be probed.
+
+        Args:
+            moved: bytes of training so far, up and down.
+
+        Raises:
+            PeerSilent: no answer within the connection's timeout; it may come in the next beat.
+            ConnectionLost: the connection is of no further use.
+        """
+        if self._asked is None:
+            self._ask(0, 0)
+        self._hear()
+        up, down = self._monitor.probes(moved)
+        if up or down:
+            self._ask(up, down)
+            self._hear()
+
+    def _ask(self, up_bytes: int, down_bytes: int) -> None:
+        self._number += 1
+        self._asked = _Asked(self._number, time.perf_counter(), up_bytes, down_bytes)
+        _send(self.connection, Ping(self._number, down_bytes), up_bytes)
+
+    def _hear(self) -> None:
+        received = self.connection.receive()
+        pong, asked = expect(received.frame, Pong), self._asked
+        if asked is None or pong.number != asked.number:
+            raise ProtocolError(f"the peer answered ping {pong.number}, which was not asked")
+        self._asked = None
+        if not asked.up_bytes and not asked.down_bytes:
+            self._monitor.answered(time.perf_counter() - asked.sent_s)
+        if asked.up_bytes:
+            self._monitor.probed("up", asked.up_bytes, pong.timed_bytes, pong.seconds)
+        if asked.down_bytes:
+            self._monitor.probed("down", asked.down_bytes, received.timed_bytes, received.seconds)
+
+
+def answer(connection: Connection, received: Received) -> None:
+    """Answer a ping.
+
+    Raises:
+        ProtocolError: it is none, or wants more than an answer may have.
+        ConnectionLost: the peer is gone, or takes nothing.
+    """
+    ping = expect(received.frame, Ping)
+    if not 0 <= ping.wanted <= CONTROL_LIMITS.body_bytes:
+        raise ProtocolError(f"a ping wants {ping.wanted} bytes; the limit here is {CONTROL_LIMITS.body_bytes}")
+    pong = Pong(ping.number, time.perf_counter(), received.seconds, received.timed_bytes)
+    _send(connection, pong, ping.wanted)
+
+
+def measure_link(control: Connection, monitor: LinkMonitor) -> Context:
+    """What some pings and probes show of a link that carries nothing else; they take a round trip each, or two.
+
+    Raises:
+        ConnectionLost: the connection broke, or the peer is silent.
+    """
+    control.set_limits(CONTROL_LIMITS)
+    pinger = Pinger(control, monitor)
+    for _ in range(_FIRST_LOOKS):
+        pinger.beat((0, 0))
+    return monitor.context()
+
+
+def _send(connection: Connection, message: Ping | Pong, nbytes: int) -> None:
+    """Send a message with so many bytes of noise."""
+    try:
+        connection.send(message, [_noise()[:nbytes]] if nbytes else [])
+    except PeerSilent as error:  # perhaps within the frame, and nothing can follow half of one
+        raise ConnectionLost(str(error)) from None
+
+
+@cache
+def _noise() -> memoryview:
+    """Bytes that no path makes fewer."""
+    return memoryview(os.urandom(CONTROL_LIMITS.body_bytes))
