@@ -63,7 +63,7 @@ def test_the_plan_follows_the_link(images: str, tmp_path: Path, monkeypatch: pyt
     rows = read_plans(run.folder / "plans.jsonl")
     assert {each.context.up_bps for each in rows} == {1e10, 1e3}
     assert "the best plan is the one that it has" in rows[1].reason
-    assert "cost a pause of" in rows[-1].reason
+    assert any("cost a pause of" in each.reason for each in rows)
     assert all(each.predicted_step_s for each in rows)
     assert rows[-1].measured_step_s
 
