@@ -58,12 +58,12 @@ def test_the_plan_follows_the_link(images: str, tmp_path: Path, monkeypatch: pyt
         monkeypatch.setattr("common.planning.adapt.FIRST_LIFE_S", 1e4)
         run = train(options_for(server, images, tmp_path / "run", **setting))
     followed = cuts(run)
-    assert followed[0] > followed[-1] == 0
+    assert followed[0] == max(followed) > followed[-1]
     assert 1 <= run.summary["moves"] <= 3
     rows = read_plans(run.folder / "plans.jsonl")
     assert {each.context.up_bps for each in rows} == {1e10, 1e3}
     assert "the best plan is the one that it has" in rows[1].reason
-    assert any("cost a pause of" in each.reason for each in rows)
+    assert any("it waits for a second look" in each.reason for each in rows)
     assert all(each.predicted_step_s for each in rows)
     assert rows[-1].measured_step_s
 
