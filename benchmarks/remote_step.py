@@ -29,7 +29,7 @@ from common.training.schedule import Schedule
 from common.training.serve import Server
 from common.training.station import Station
 from common.training.timed import busy_timer
-from common.wire.messages import Job
+from common.wire.structs import Job
 
 _BATCH, _FEATURES, _CLASSES = 32, 64, 10
 _QUEUE_LIMIT = 5

@@ -45,7 +45,7 @@ from common.training.schedule import Schedule
 from common.training.serve import Server
 from common.training.station import Station
 from common.training.timed import busy_timer
-from common.wire.messages import Job
+from common.wire.structs import Job
 
 HOST = "127.0.0.1"
 WORKLOAD = "small"

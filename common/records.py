@@ -106,7 +106,7 @@ def _version(name: str) -> str | None:
 
 
 class CsvTable:
-    """A CSV file whose columns are those of its first row; every row is on disk at once. To one that exists, it adds."""
+    """A CSV file whose columns are those of its first row; every row is on disk at once. It adds to one that exists."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

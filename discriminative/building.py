@@ -11,7 +11,7 @@ from common.models.first_weights import FirstWeights
 from common.models.freeze import freeze
 from common.naming import printable
 from common.partition import trace
-from common.wire.messages import Job
+from common.wire.structs import Job
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from common.partition.points import CutPoint
 from common.training.moving import find_cut
 from common.training.opening import Recipe
 from common.training.prepare import Prepared, prepare
-from common.wire.messages import Job
+from common.wire.structs import Job
 from discriminative.building import Building, require_same_weights
 from discriminative.options import JobOptions
 

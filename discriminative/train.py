@@ -34,7 +34,7 @@ from common.training.station import Station
 from common.training.timed import busy_timer, slowed
 from common.training.trainer import Trainer
 from common.wire.admission import ClientSecurity
-from common.wire.messages import Job
+from common.wire.structs import Job
 from discriminative.options import ClientOptions, JobOptions
 from discriminative.planning import choose, wants_plan
 from discriminative.recipe import Plan, objective

@@ -28,7 +28,9 @@ def options(tmp_path: Path, **others: object) -> Options:
 
 
 def run(up: str, down: str, seed: int, accuracy: float, nbytes: float) -> Run:
-    return Run("digits", "resnet20", "", 1, 32, "resnet", up, down, 3, seed, accuracy, nbytes / 2, nbytes / 2, 1.0)
+    accuracies = f"0.1 {accuracy - 0.01} {accuracy}"
+    settings = ("digits", "resnet20", "", 3, 32, "resnet", 0.05)
+    return Run(*settings, up, down, 3, seed, accuracies, nbytes / 2, nbytes / 2, 1.0)
 
 
 RUNS = [
@@ -63,7 +65,7 @@ def test_what_stands_in_the_table_is_not_run_again(tmp_path: Path, monkeypatch: 
 
     def train(asked: Run, _options: Options) -> Run:
         trained.append(asked)
-        return dataclasses.replace(asked, accuracy=0.5, bytes_up=1.5, bytes_down=2.5, seconds=0.1)
+        return dataclasses.replace(asked, accuracies="0.25 0.5", bytes_up=1.5, bytes_down=2.5, seconds=0.1)
 
     monkeypatch.setattr(accuracy, "train", train)
     first = complete(options(tmp_path, seeds=(0,)))
@@ -74,6 +76,7 @@ def test_what_stands_in_the_table_is_not_run_again(tmp_path: Path, monkeypatch: 
     assert read_runs(options(tmp_path).out) == both
     assert complete(options(tmp_path, limit_h=0.0)) == both
     assert complete(options(tmp_path, limit_h=0.0, epochs=2)) == []
+    assert complete(options(tmp_path, limit_h=0.0, lr=0.5)) == []
 
 
 def test_the_table_compares_with_unsplit_and_with_plain_floats() -> None:
@@ -83,6 +86,13 @@ def test_the_table_compares_with_unsplit_and_with_plain_floats() -> None:
     assert [row["fewer bytes"] for row in rows] == ["", 1.0, 4.0, 40.0]
     assert rows[2]["points below"] == pytest.approx(0.25)
     assert rows[2]["+-"] == pytest.approx(0.1414, abs=1e-3)
+    assert rows[2]["error of that"] == pytest.approx((0.05**2 + 0.1**2) ** 0.5)  # standard errors of 0.1 and 0.2 apart
+
+
+def test_an_accuracy_is_the_mean_behind_the_last_epochs() -> None:
+    first, second = (summarise(RUNS[:1], last_epochs)[0].accuracy for last_epochs in (1, 2))
+
+    assert (first, second) == pytest.approx((0.9, 0.895))
 
 
 def test_the_verdict_is_the_fewest_bytes_that_cost_little() -> None:
@@ -126,7 +136,7 @@ def test_a_small_grid_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
 
     unsplit, coded = read_runs(tmp_path / "a.csv")
     assert unsplit.bytes_up == 0 < coded.bytes_up
-    assert 0.05 < coded.accuracy <= 1
+    assert 0.05 < coded.accuracy(1) <= 1
     assert "int8" in capsys.readouterr().out
     assert (tmp_path / "a.png").stat().st_size > 1000
 

@@ -10,7 +10,7 @@ from common.link.contexts import LinkContext
 from common.planning.adapt import FIRST_LIFE_S, Adapter, Following, Life, Speed, scaled
 from common.planning.problem import Problem
 from common.planning.strategies import Ours
-from common.profiling.profile import CodecCost, Profile
+from common.profiling.profile import CodecCost, Floats, Profile
 
 CUTS = 4
 ZEROS = np.zeros(CUTS)
@@ -18,7 +18,9 @@ ZEROS = np.zeros(CUTS)
 
 def profile(source: str, seconds: float) -> Profile:
     """A model of three equal blocks; less and less crosses."""
-    head = seconds * np.arange(CUTS)
+    numbers = np.arange(CUTS, dtype=np.float64)
+    head: Floats = np.multiply(seconds, numbers)
+    megabytes: Floats = np.multiply(1e6, numbers)
     crossing = CodecCost(np.array([4e5, 2e6, 2e5, 4e3]), ZEROS, ZEROS)
     return Profile(
         source=source,
@@ -29,13 +31,13 @@ def profile(source: str, seconds: float) -> Profile:
         cuts=(0, 1, 2, 3),
         names=("input", "one", "two", "three"),
         safe=np.ones(CUTS, bool),
-        head_s=1.3 * head,
+        head_s=np.multiply(1.3, head),
         head_kept_s=head,
-        tail_s=seconds * 3 - head,
-        head_forward_s=head / 3,
-        tail_forward_s=(seconds * 3 - head) / 3,
-        parameter_bytes=1e6 * np.arange(CUTS),
-        optimizer_bytes=1e6 * np.arange(CUTS),
+        tail_s=np.subtract(seconds * 3, head),
+        head_forward_s=ZEROS,
+        tail_forward_s=ZEROS,
+        parameter_bytes=megabytes,
+        optimizer_bytes=megabytes,
         saved_bytes=ZEROS,
         head_mj=ZEROS + np.nan,
         tail_mj=ZEROS + np.nan,

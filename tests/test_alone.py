@@ -41,7 +41,6 @@ class Cloud:
         self._folder, self._steps = tmp_path / "server", {"away": away, "back": back, "dies": dies}
         self._stack = ExitStack()
         self.server = self._stack.enter_context(serving(self._folder))
-        self._ports = {"port": self.server.port, "hyperport": self.server.hyperport}
         real, cloud = Recorder.step, self
 
         def record(recorder: Recorder, done: Any) -> None:
@@ -57,7 +56,7 @@ class Cloud:
             self.server.close()
         elif step == steps["back"] and alone:
             steps["back"] = -1
-            self._stack.enter_context(serving(self._folder, **self._ports))
+            self._stack.enter_context(serving(self._folder, port=self.server.port, hyperport=self.server.hyperport))
             threading.Event().wait(0.3)  # for the probe to find it
         elif step == steps["dies"]:
             steps["dies"] = -1

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from common.codec import Context, make_codec
 from common.errors import CodecError
 
-LOSSY = ["fp16", "bf16", "int8", "int8/c", "int8/c/s"]
+LOSSY = ["fp16", "bf16", "int8", "int8/c", "int8/c/s", "int8/b"]
 SPECS = [value + lossless for value in ["none", *LOSSY] for lossless in ["", "+zstd", "+lz4", "+auto"]]
 SPECS += ["none+shuffle+zstd", "fp16+shuffle+lz4"]
 FLOATS = [torch.float32, torch.float64, torch.float16, torch.bfloat16]

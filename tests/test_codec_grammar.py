@@ -9,7 +9,7 @@ from common.codec.grammar import Direction, parse_spec
 from common.errors import UsageError
 
 BEFORE = ["", "topk:0.1+", "randtopk:.25+"]
-VALUES = ["fp16", "bf16", *(f"int{n}{marks}" for n in (8, 4, 2) for marks in ("", "/c", "/s", "/c/s"))]
+VALUES = ["fp16", "bf16", *(f"int{n}{marks}" for n in (8, 4, 2) for marks in ("", "/c", "/b", "/s", "/c/s", "/b/s"))]
 BEHIND = ["", "+zstd", "+lz4", "+auto"]
 COMBINED = ["".join(each) for each in itertools.product(BEFORE, VALUES, BEHIND)]
 
@@ -50,7 +50,7 @@ def test_what_is_read() -> None:
     spec = parse_spec("taylor+delta+randtopk:0.25+int4/c/s+zstd")
 
     assert (spec.taylor, spec.memory, spec.sparsity, spec.ratio) == (True, "delta", "randtopk", 0.25)
-    assert (spec.value, spec.per_channel, spec.stochastic, spec.lossless) == ("int4", True, True, "zstd")
+    assert (spec.value, spec.sharing, spec.stochastic, spec.lossless) == ("int4", "channel", True, "zstd")
     assert [parse_spec(each).is_exact for each in ("none+zstd", "topk:0.1", "fp16")] == [True, False, False]
 
 
@@ -81,10 +81,12 @@ def test_what_is_read() -> None:
         ("topk:0.1/c", "topk takes the part that travels"),
         ("fp16/c", "/c is for int8, int4, int2; fp16 has no scale to share among a channel and rounds to nearest"),
         ("none/s", "/s is for int8, int4, int2; none has no scale"),
-        ("int8/s/c", "behind int8 come /c (per channel), /s (stochastic) or /c/s"),
+        ("int8/s/c", "behind int8 come /c (per channel) or /b (per block), and then /s (stochastic)"),
         ("int8/x", "behind int8 come /c"),
         ("int8/", "behind int8 come /c"),
         ("int8/c/c", "behind int8 come /c"),
+        ("int8/c/b", "behind int8 come /c (per channel) or /b (per block)"),
+        ("bf16/b", "/b is for int8, int4, int2; bf16 has no scale"),
         ("zstd", "it names no value stage, such as"),
         ("delta", "it names no value stage, such as delta+int4/c"),
         ("delta+zstd", "it names no value stage, such as delta+int4/c+zstd"),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from common.codec import Context, make_codec
 from common.codec.bits import pack_bits, packed_bytes, padded, unpack_bits
-from common.codec.channels import WHOLE, Channels, channels_of
+from common.codec.channels import BLOCK, WHOLE, Channels, channels_of
 from common.partition.layout import pack, unpack
 
 BITS = {"int8": 8, "int4": 4, "int2": 2}
@@ -95,6 +95,35 @@ def test_each_channel_is_off_by_half_its_own_scale(
     assert decoded.select(axis, 0).eq(3.25).all()
 
 
+@checked
+@given(st.sampled_from(list(BITS)), st.integers(1, 5 * BLOCK), st.integers(0, 1 << 32), st.booleans(), st.booleans())
+def test_each_block_is_off_by_half_its_own_scale(
+    stage: str, count: int, seed: int, stochastic: bool, sparse: bool
+) -> None:
+    tensor = uneven((BLOCK, 5), 1, seed).t().reshape(-1)[:count]
+    sent = round_trip("topk:0.5", tensor) if sparse else tensor
+    travel = sent.nonzero().view(-1) if sparse else torch.arange(count)
+
+    decoded = round_trip("topk:0.5+" * sparse + stage + "/b" + "/s" * stochastic, tensor)
+
+    for values, came in zip(torch.split(sent[travel], BLOCK), torch.split(decoded[travel], BLOCK), strict=True):
+        scale = (values.max() - values.min()) / ((1 << BITS[stage]) - 1)
+        assert ((came - values).abs() <= scale * (1 if stochastic else 0.5) + 1e-6 * values.abs().max()).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("count", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3000])
+def test_blocks_of_any_number_and_dtype(dtype: torch.dtype, count: int) -> None:
+    tensor = random(count).to(dtype)
+    encoded = make_codec("int4/b").encode([tensor], 0)
+
+    (decoded,) = make_codec("int4/b").decode(encoded)
+
+    assert encoded.nbytes == math.ceil(count / 2) + 2 * max(dtype.itemsize, 4) * math.ceil(count / BLOCK)
+    assert decoded.dtype == dtype
+    assert torch.allclose(decoded, tensor, rtol=0, atol=0.3)
+
+
 @pytest.mark.parametrize("spec", ["int4/c", "int4/c/s", "topk:0.5+int8/c", "delta+int4/c"])
 @pytest.mark.parametrize(
     "form",
@@ -151,14 +180,16 @@ def test_a_tensor_that_starts_at_zero_uses_all_codes(spec: str) -> None:
     assert (decoded.min().item(), decoded.max().item()) == (0, 3)
 
 
-@pytest.mark.parametrize("spec", [f"{stage}{marks}" for stage in BITS for marks in ("", "/c", "/s", "/c/s")])
+@pytest.mark.parametrize(
+    "spec", [f"{stage}{marks}" for stage in BITS for marks in ("", "/c", "/b", "/s", "/c/s", "/b/s")]
+)
 def test_zeros_stay_zero(spec: str) -> None:
     for tensor in (random(64, 8), random(64, 8).relu(), -random(64, 8).relu(), random(64, 8) * 1e-38):
         tensor[::2] = 0
         assert round_trip(spec, tensor)[::2].eq(0).all()
 
 
-@pytest.mark.parametrize("spec", ["int8/c", "int4/c/s", "int2/c"])
+@pytest.mark.parametrize("spec", ["int8/c", "int4/c/s", "int2/c", "int8/b", "int2/b"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
 def test_the_largest_numbers_stay_numbers(spec: str, dtype: torch.dtype) -> None:
     largest = torch.finfo(dtype).max
@@ -168,7 +199,7 @@ def test_the_largest_numbers_stay_numbers(spec: str, dtype: torch.dtype) -> None
 
     assert decoded.isfinite().all()
     assert decoded.dtype == dtype
-    widest = 2 / {"int8/c": 255, "int4/c/s": 15, "int2/c": 3}[spec]
+    widest = 2 / ((1 << BITS[spec[:4]]) - 1)
     assert ((decoded.double() / largest - tensor.double() / largest).abs() <= widest).all()
 
 

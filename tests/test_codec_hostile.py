@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from common.codec import Context, Encoded, make_codec
 from common.errors import CodecError, UsageError
-from common.wire.messages import Payload, TensorSpec
+from common.wire.structs import Payload, TensorSpec
 
 LOSSLESS = ["", "+zstd", "+lz4"]
 ONE_MEGABYTE = bytes(1 << 20)
@@ -178,10 +178,12 @@ STAGES = [
     "int8",
     "int4/c",
     "int2/c/s",
+    "int4/b",
     "none+shuffle+zstd",
     "int4/c+lz4",
     "topk:0.1",
     "topk:0.3+int4/c",
+    "topk:0.3+int4/b",
 ]
 STAGES += ["randtopk:0.05+fp16+auto", "delta+int4/c+zstd", "delta+topk:0.2+int8", "ef+topk:0.1+int2"]
 CONTEXT = Context(7, ids=torch.tensor([3, 1, 3]))

@@ -7,8 +7,19 @@ from torch import Tensor
 from common.codec import Codec, Context, make_codec
 from common.errors import CodecError
 
-EF = ["int8", "int4/c", "int4/c/s", "int2/s", "fp16", "bf16", "topk:0.1", "topk:0.1+int4/c/s+zstd", "randtopk:0.1"]
-DELTA = ["int4/c+zstd", "int2/c/s", "int8", "fp16", "topk:0.1+int8", "randtopk:0.25+int4"]
+EF = [
+    "int8",
+    "int4/c",
+    "int4/c/s",
+    "int4/b",
+    "int2/s",
+    "fp16",
+    "bf16",
+    "topk:0.1",
+    "topk:0.1+int4/c/s+zstd",
+    "randtopk:0.1",
+]
+DELTA = ["int4/c+zstd", "int4/b", "int2/c/s", "int8", "fp16", "topk:0.1+int8", "randtopk:0.25+int4"]
 FLOATS = [torch.float32, torch.float16, torch.bfloat16]
 
 

@@ -14,7 +14,7 @@ from common.errors import CodecError, ConnectionLost, PeerError, ProtocolError
 from common.training.duplex import Duplex
 from common.training.line import Line
 from common.wire.framing import Buffer, pack
-from common.wire.messages import Error, Finish, Finished, Ping
+from common.wire.messages import Bye, Error, Finish, Finished, Ping
 from common.wire.tcp import Connection, Received
 from tests.sockets import TIMEOUT_S, sockets
 
@@ -47,7 +47,7 @@ def test_a_machine_that_gives_no_more_threads(monkeypatch: pytest.MonkeyPatch) -
 
 
 def encode(number: int) -> list[Buffer]:
-    return pack(Finish() if number == END else Ping(number))
+    return pack(Bye() if number == END else Ping(number))
 
 
 def decode(received: Received) -> int:

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import ProtocolError
-from common.wire import messages
+from common.wire import messages, structs
 from common.wire.framing import ALIGNMENT, Buffer, Frame, FrameReader, Limits, feed, frame_bytes, pack
 from common.wire.messages import (
     Activations,
@@ -27,19 +27,16 @@ from common.wire.messages import (
     Finish,
     Finished,
     Gradients,
-    Job,
     Message,
     Open,
     Opened,
-    Payload,
     Ping,
     Pong,
-    TensorSpec,
-    View,
 )
+from common.wire.structs import Job, Payload, TensorSpec, View
 
 PREFIX = struct.Struct("<4sBBHIIQQ")
-MESSAGES: tuple[type[messages.Struct], ...] = get_args(Message)
+MESSAGES: tuple[type[structs.Struct], ...] = get_args(Message)
 PROTOCOL_MD = (Path(__file__).parent.parent / "docs" / "protocol.md").read_text()
 
 SMALL_PAYLOAD = Payload("none", (TensorSpec("float16", (2,)),))
@@ -78,16 +75,16 @@ specs = st.builds(TensorSpec, texts, st.lists(numbers, max_size=4).map(tuple), s
 payloads = st.builds(Payload, texts, st.lists(specs, max_size=3).map(tuple))
 sizes = st.lists(numbers, max_size=4).map(tuple)
 views = st.lists(st.builds(View, numbers, numbers, sizes, sizes), max_size=3).map(tuple)
-pieces = st.lists(st.builds(messages.Piece, texts, texts, specs), max_size=3).map(tuple)
+pieces = st.lists(st.builds(structs.Piece, texts, texts, specs), max_size=3).map(tuple)
 keys = st.binary(max_size=20)
-resumes = st.builds(messages.Resume, texts, keys, sizes)
+resumes = st.builds(structs.Resume, texts, keys, sizes)
 any_message = st.one_of(
     st.builds(Open, numbers, texts, st.just(JOB), numbers, st.none() | resumes),
     st.builds(Opened, texts, keys, texts, st.lists(texts, max_size=2).map(tuple), numbers, texts),
     st.builds(messages.Measure, numbers, texts, st.just(JOB), st.lists(texts, max_size=2).map(tuple)),
     st.builds(messages.Measured, keys),
-    st.builds(Ping, numbers),
-    st.builds(Pong, numbers, reals),
+    st.builds(Ping, numbers, numbers),
+    st.builds(Pong, numbers, reals, reals, numbers),
     st.builds(Attach, texts, keys, numbers),
     st.builds(Attached, numbers),
     st.builds(messages.Checkpoint, numbers, st.booleans()),
@@ -110,7 +107,7 @@ any_message = st.one_of(
         views,
     ),
     st.builds(
-        Gradients, numbers, st.booleans(), reals, numbers, numbers, payloads, st.just(messages.TailTimes()), views
+        Gradients, numbers, st.booleans(), reals, numbers, numbers, payloads, st.just(structs.TailTimes()), views
     ),
     st.builds(Finish),
     st.builds(Finished, st.dictionaries(texts, texts, max_size=3)),
@@ -486,15 +483,15 @@ class TestDocument:
         assert f"{len(data)} bytes" in PROTOCOL_MD
 
     @pytest.mark.parametrize("kind", MESSAGES, ids=lambda kind: kind.__struct_config__.tag)
-    def test_fields_of_messages(self, kind: type[messages.Struct]) -> None:
+    def test_fields_of_messages(self, kind: type[structs.Struct]) -> None:
         self.compare(f"`{kind.__struct_config__.tag}`", kind)
 
-    @pytest.mark.parametrize("kind", [Job, Payload, TensorSpec, View, messages.TailTimes, messages.Resume, messages.Piece])
-    def test_fields_of_their_parts(self, kind: type[messages.Struct]) -> None:
+    @pytest.mark.parametrize("kind", [Job, Payload, TensorSpec, View, structs.TailTimes, structs.Resume, structs.Piece])
+    def test_fields_of_their_parts(self, kind: type[structs.Struct]) -> None:
         text = self.compare(kind.__name__, kind)
         assert ("*Array.*" in text) == bool(kind.__struct_config__.array_like)
 
-    def compare(self, title: str, kind: type[messages.Struct]) -> str:
+    def compare(self, title: str, kind: type[structs.Struct]) -> str:
         (section,) = re.findall(rf"^### {re.escape(title)}\n(.*?)(?=^##|\Z)", PROTOCOL_MD, re.DOTALL | re.MULTILINE)
         rows = re.findall(r"^\| `(\w+)` \| (.*?) \| ", section.split("| code |")[0], re.MULTILINE)
         fields = msgspec.structs.fields(kind)

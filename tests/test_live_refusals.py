@@ -9,7 +9,8 @@ import torch
 from common.errors import ProtocolError
 from common.training import Tail
 from common.wire.framing import Frame
-from common.wire.messages import Activations, Payload, TensorSpec, View
+from common.wire.messages import Activations
+from common.wire.structs import Payload, TensorSpec, View
 from tests.live import BATCH_SIZE, CASES, Case, batch, carried, split
 
 

@@ -13,7 +13,7 @@ from common.codec import make_codec
 from common.errors import PartitionError, ProtocolError
 from common.partition.layout import most_bytes, pack, unpack
 from common.partition.steps import Leaf, Memory
-from common.wire.messages import View
+from common.wire.structs import View
 
 examples = settings(max_examples=300, deadline=None, derandomize=True)
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.uint8, torch.bool]

@@ -97,8 +97,8 @@ def test_a_run_moves_when_it_is_told_to(images: str, tmp_path: Path, monkeypatch
 
     def ask() -> None:
         folder = folder_of(tmp_path / "run")
-        with pytest.raises(TandemError, match="the cut stays behind .*: the model has no cut 'layer9'"):
-            threading.Timer(0.2, asked.set).start()
+        threading.Timer(0.2, asked.set).start()
+        with pytest.raises(TandemError, match=r"the cut stays behind .*: the model has no cut 'layer9'"):
             ask_run(folder, Change(cut="layer9"))
         told.append(ask_run(folder, Change(cut="features.5")))
 

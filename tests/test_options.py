@@ -15,7 +15,7 @@ def test_the_defaults_make_sense(options: type[JobOptions]) -> None:
     options().check()
     options().prepare()
 
-    assert options().codecs == ("int8", "fp16")
+    assert options().codecs == ("int4+zstd", "int4+zstd")
     assert options() == parse(options, [])
 
 
@@ -80,7 +80,7 @@ def test_values_that_do_not_go_together(changes: dict[str, Any], message: str) -
         ({"compress": "none"}, ("none", "none")),
         ({"compress": "fp16", "compress_up": "int8+zstd"}, ("int8+zstd", "fp16")),
         ({"compress": "none", "compress_down": "int8"}, ("none", "int8")),
-        ({"compress_down": "none"}, ("int8", "none")),
+        ({"compress_down": "none"}, ("int4+zstd", "none")),
         ({"use_EF": 1, "compress": "none", "compress_up": "int8"}, ("int8", "none")),
     ],
 )

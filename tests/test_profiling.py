@@ -14,7 +14,7 @@ from common.errors import PartitionError, UsageError
 from common.partition import trace
 from common.partition.graph import Graph
 from common.profiling.__main__ import table_lines
-from common.profiling.energy import energy_mj
+from common.profiling.counting import energy_mj
 from common.profiling.measure import measure
 from common.profiling.rows import Measured
 from common.profiling.stopwatch import Stopwatch

@@ -14,8 +14,9 @@ from common.metering.rails import Rail
 from common.metering.source import Reading
 from common.profiling.__main__ import Options, _check
 from common.profiling.codecs import measure_codec, require_codecs
+from common.profiling.counting import energy_mj
 from common.profiling.device import device_name
-from common.profiling.energy import energy_counter, energy_mj
+from common.profiling.energy import energy_counter
 from common.profiling.saved import saved_bytes
 from common.profiling.stopwatch import Stopwatch
 from tests.test_profiling import Ticks

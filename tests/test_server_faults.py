@@ -16,7 +16,8 @@ from common.training.prepare import largest_body, make_head
 from common.training.remote import OpenSession, open_session
 from common.training.serve import Server
 from common.wire.framing import pack
-from common.wire.messages import PROTOCOL, Activations, Attach, Open, Payload, Ping, Pong, TensorSpec
+from common.wire.messages import PROTOCOL, Activations, Attach, Open, Ping, Pong
+from common.wire.structs import Payload, TensorSpec
 from common.wire.tcp import Connection, connect
 from discriminative.options import ClientOptions
 from discriminative.recipe import Plan, plan_job

@@ -8,7 +8,8 @@ import pytest
 
 from common.errors import JobRefused, ProtocolError
 from common.training.session import AnswerOrder, StepOrder, check_open
-from common.wire.messages import PROTOCOL, Activations, Gradients, Job, Open, Payload, TensorSpec
+from common.wire.messages import PROTOCOL, Activations, Gradients, Open
+from common.wire.structs import Job, Payload, TensorSpec
 
 JOB = Job(
     workload="discriminative",
@@ -34,7 +35,7 @@ JOB = Job(
 
 
 def request(protocol: int = PROTOCOL, **changes: Any) -> Open:
-    return Open(protocol, "tandem 0.1", msgspec.structs.replace(JOB, **changes))
+    return Open(protocol, "tandem 0.1", msgspec.structs.replace(JOB, **changes), 8)
 
 
 def activations(step: int, epoch: int = 0, *, training: bool = True) -> Activations:

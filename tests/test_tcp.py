@@ -11,7 +11,8 @@ import pytest
 
 from common.errors import ConnectionLost, PeerError, ProtocolError
 from common.wire.framing import Buffer, Limits, pack
-from common.wire.messages import Attach, Attached, Error, Finish, Gradients, Payload, Ping
+from common.wire.messages import Attach, Attached, Error, Finish, Gradients, Ping
+from common.wire.structs import Payload
 from common.wire.tcp import HANDSHAKE_LIMITS, Connection, connect, expect, listen
 from tests.sockets import HOST, TIMEOUT_S, sockets
 

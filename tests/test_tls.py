@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from common.errors import ConnectionLost, PeerError, PeerSilent
 from common.wire.admission import ClientSecurity, ServerSecurity
 from common.wire.framing import Buffer, pack
-from common.wire.messages import Error, Finish, Gradients, Payload, Ping
+from common.wire.messages import Error, Finish, Gradients, Ping
+from common.wire.structs import Payload
 from common.wire.tcp import Connection, expect
 from common.wire.tls import Records
 from tests.secure import made, protected

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from common.wire.messages import View
+from common.wire.structs import View
 
 _PORTION = 1 << 17  # half a megabyte of float32 stays in a core's cache
 BLOCK = 256

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from common.codec.channels import WHOLE, Channels, channels_of
-from common.wire.messages import View
+from common.wire.structs import View
 
 Key: TypeAlias = tuple[int, ...]
 """Whole numbers that seed the random choices about one tensor of one step."""

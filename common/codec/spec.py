@@ -20,7 +20,7 @@ from common.codec.stages import make_coder, make_lossless
 from common.codec.values import Plain
 from common.errors import CodecError
 from common.wire.framing import Buffer
-from common.wire.messages import Payload, TensorSpec
+from common.wire.structs import Payload, TensorSpec
 
 _SLACK = 64  # bytes that scales and positions of a tiny tensor may add
 _AS_IT_IS = Chain(Plain())

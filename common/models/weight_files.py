@@ -60,8 +60,8 @@ def _saved_by_torch(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged in any way, or with code in it
         raise UsageError(
-            f"the weights in {path} cannot be read: {_first_line(error)}; only tensors are ever loaded, and no code: "
-            "save the state_dict() of a model"
+            f"the weights in {path} cannot be read: it is damaged, or holds more than tensors; only tensors are ever "
+            "loaded, and no code: save the state_dict() of a model"
         ) from error
 
 

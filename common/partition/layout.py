@@ -17,7 +17,7 @@ from torch import Tensor
 from common.errors import PartitionError, ProtocolError
 from common.partition.liveness import extent
 from common.partition.steps import Leaf
-from common.wire.messages import View
+from common.wire.structs import View
 
 _ALIGNMENT = 64  # bytes; kernels choose their path by it, and both sides' memory begins at a multiple
 _SPREAD = 64

@@ -28,10 +28,11 @@ CHANGE_S = 3.0
 LEAST_BYTES = 1 << 13
 """A transfer that has fewer behind its first ones says nothing: some segments, which may come in one piece."""
 LEAST_S = 0.005
-"""Shorter times cannot be told: the thread that takes them may be as late. Such a transfer shows that the link carries
-as much in this time; it counts where that is news, and with no more weight."""
+"""Shorter times say nothing either: the thread that takes them may be as late, and what was held up behind a receiver
+that was slow comes at once. Only a probe, which is alone, shows that the link carries as much as that in this time."""
 RTT_S = 30.0
 """The shortest round trip of this time counts."""
+_MOST_S = 3600.0
 _LEAST_CHANGE = 0.05  # of a rate; below it there is no other link
 _CHANGE = 2.5  # spreads: beyond, a transfer is other than those before
 _FIRST_SPREAD, _FIRST_SPREAD_S = 0.2, 0.02  # what is supposed, and seconds of transfer that it stands for
@@ -99,23 +100,24 @@ class Rate:
         """Whether the last transfer was other than those before."""
         return self._run is not None
 
-    def add(self, nbytes: int, seconds: float, at_s: float) -> bool:
+    def add(self, nbytes: int, seconds: float, at_s: float, *, probe: bool = False) -> bool:
         """Take note of a transfer; whether it tells the rate.
 
         Args:
             nbytes: what came in these seconds, at the receiver; without what was there when they began.
             seconds: to the last byte.
             at_s: about when it ended.
+            probe: whether it was sent for this alone.
         """
-        if nbytes < LEAST_BYTES:
+        if nbytes < LEAST_BYTES or not seconds <= _MOST_S:  # no number, say: it comes from the peer
             return False
-        tells = seconds >= LEAST_S
-        if not tells and 8 * nbytes / LEAST_S <= (self.bps or 0.0):
-            return False
-        self._take(nbytes, max(seconds, LEAST_S), max(at_s, self._at_s))
-        if tells:
+        if seconds >= LEAST_S:
+            self._take(nbytes, seconds, max(at_s, self._at_s))
             self.told_s = self._at_s
-        return tells
+            return True
+        if probe and 8 * nbytes / LEAST_S > (self.bps or 0.0):
+            self._take(nbytes, LEAST_S, max(at_s, self._at_s))
+        return False
 
     @property
     def _usual(self) -> float:
@@ -166,9 +168,11 @@ class LinkEstimate:
         self.rates: dict[Direction, Rate] = {"up": Rate(), "down": Rate()}
         self._round_trips: deque[tuple[float, float]] = deque()
 
-    def transferred(self, direction: Direction, nbytes: int, seconds: float, at_s: float) -> bool:
+    def transferred(
+        self, direction: Direction, nbytes: int, seconds: float, at_s: float, *, probe: bool = False
+    ) -> bool:
         """Take note of a transfer; whether it tells the rate. See `Rate.add`."""
-        return self.rates[direction].add(nbytes, seconds, at_s)
+        return self.rates[direction].add(nbytes, seconds, at_s, probe=probe)
 
     def answered(self, rtt_s: float, at_s: float) -> None:
         """Take note of a round trip of a small message, which ended at an instant."""

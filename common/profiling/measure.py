@@ -15,8 +15,8 @@ from common.partition.graph import Graph
 from common.partition.points import CutPoint, Level
 from common.partition.verify import undisturbed
 from common.profiling.codecs import Coding, measure_codec, require_codecs
+from common.profiling.counting import Counter, energy_mj
 from common.profiling.device import device_name
-from common.profiling.energy import Counter, energy_mj
 from common.profiling.passes import Block, Crossing, MakeOptimizer, Timed, backward, step
 from common.profiling.rows import NAN, About, BlockRow, CodecRow, Measured
 from common.profiling.saved import saved_bytes

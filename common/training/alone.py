@@ -18,7 +18,7 @@ from common.training.part_state import State, state_of_part, unflat
 from common.training.remote import Cloud
 from common.training.station import Station, TailFacts
 from common.training.trainer import CloudIsBack, Trainer
-from common.wire.messages import Job
+from common.wire.structs import Job
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from common.training.remote import RECONNECT_S, Cloud, OpenSession, Reattacher, 
 from common.training.run_state import EdgeFacts
 from common.training.station import TailFacts, kept_answers
 from common.training.trainer import Trainer
-from common.wire.messages import Resume
+from common.wire.structs import Resume
 
 log = logging.getLogger(__name__)
 

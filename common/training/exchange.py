@@ -8,7 +8,8 @@ from torch import Tensor
 
 from common.partition.layout import check
 from common.wire.framing import Buffer
-from common.wire.messages import Message, Payload, TailTimes, View
+from common.wire.messages import Message
+from common.wire.structs import Payload, TailTimes, View
 
 NOT_TIMED = TailTimes()
 

@@ -19,7 +19,8 @@ from common.training.part_state import State, copied, flat, state_of_part
 from common.training.randomness import one_at_a_time, step_stream
 from common.training.session import AnswerOrder
 from common.wire.framing import Frame
-from common.wire.messages import Activations, Gradients, TensorSpec
+from common.wire.messages import Activations, Gradients
+from common.wire.structs import TensorSpec
 
 
 @dataclass

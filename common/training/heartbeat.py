@@ -10,7 +10,7 @@ import threading
 import time
 from types import TracebackType
 
-from common.errors import ConnectionLost, PeerSilent, TandemError
+from common.errors import ConnectionLost, PeerError, PeerSilent, TandemError
 from common.naming import printable
 from common.training.line import Line
 from common.training.monitor import LinkMonitor
@@ -70,12 +70,15 @@ class Heartbeat:
         self._drop()
 
     def _run(self) -> None:
-        while not self._ending.wait(self._beat_s):
+        pause_s = self._beat_s
+        while not self._ending.wait(pause_s):
+            pause_s = self._beat_s
             try:
                 self._beat()
             except PeerSilent:
+                pause_s = 0.0  # the next beat waits for the same answer
                 self._watch()
-            except ConnectionLost as error:
+            except (ConnectionLost, PeerError) as error:  # a server that is full now may have room soon
                 if self._ending.is_set():
                     return
                 log.debug("control connection: %s", printable(str(error)))
@@ -93,7 +96,7 @@ class Heartbeat:
         self._pinger.connection.set_timeout(self._beat_s)
         training = self._line.connection
         self._pinger.beat(training.moved if training else (0, 0))
-        self._moved_s = time.monotonic()
+        self._progress, self._moved_s = training.progress if training else 0, time.monotonic()
 
     def _drop(self) -> None:
         if self._pinger is not None:
@@ -109,4 +112,5 @@ class Heartbeat:
         elif time.monotonic() - self._moved_s > self._dead_s:
             log.warning("nothing has moved to or from %s for %.0f s; connecting again", training.peer, self._dead_s)
             self._line.interrupt()
+            self._drop()  # it goes the same way
             self._moved_s = time.monotonic()

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from common.training.monitor import LinkMonitor
-from common.wire.messages import TailTimes
+from common.wire.structs import TailTimes
 
 MAX_SPANS = 50_000
 STAGES = ("edge", "uplink", "cloud", "downlink")

@@ -67,6 +67,7 @@ class LinkMonitor:
 
     def probed(self, direction: Direction, size: int, timed_bytes: int, seconds: float) -> None:
         """A probe of a size has come, so many of its bytes in so many seconds."""
-        told = self.transferred(direction, timed_bytes, seconds)
         with self._lock:
-            self._probes[direction].came(size, seconds, self._clock(), told=told)
+            now_s = self._clock()
+            told = self._estimate.transferred(direction, timed_bytes, seconds, now_s, probe=True)
+            self._probes[direction].came(size, seconds, now_s, told=told)

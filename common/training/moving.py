@@ -14,7 +14,8 @@ from common.training.carrier import Carrier
 from common.training.exchange import Outgoing
 from common.training.head import Head
 from common.training.part_state import State, from_pieces, only, only_values, put_mean, state_of_part, to_pieces
-from common.wire.messages import Average, Averaged, Job, Move, Moved
+from common.wire.messages import Average, Averaged, Move, Moved
+from common.wire.structs import Job
 from common.wire.tcp import expect
 
 

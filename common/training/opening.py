@@ -28,7 +28,8 @@ from common.training.station import Station, TailFacts, kept_answers
 from common.training.tail import Objective
 from common.training.timed import busy_timer
 from common.wire.framing import Limits
-from common.wire.messages import Job, Open, Resume
+from common.wire.messages import Open
+from common.wire.structs import Job, Resume
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from common.errors import PartitionError
 from common.partition.steps import state_of
 from common.training.optimizers import Updater
 from common.wire.framing import Buffer
-from common.wire.messages import Piece, TensorSpec
+from common.wire.structs import Piece, TensorSpec
 
 State: TypeAlias = dict[tuple[str, str], Tensor]
 """By (name, slot): slot is empty for the value itself, else what the optimizer calls it."""

@@ -12,7 +12,7 @@ from common.planning.log import Choice, Context, Decision, PlanLog
 from common.planning.plan import Plan
 from common.training.loop import StepDone
 from common.training.moving import Change
-from common.wire.messages import Job
+from common.wire.structs import Job
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from common.training.optimizers import Updater, find_preset
 from common.training.part_state import State, optimizer_state, put_values
 from common.training.randomness import one_at_a_time
 from common.training.tail import Objective, Tail
-from common.wire.messages import Job
+from common.wire.structs import Job
 
 MAX_MODEL_BYTES = 4 << 30
 _ANOTHER_WAY = 4  # how much more may cross where a recorded model does not go the way of its recording

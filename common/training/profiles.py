@@ -22,7 +22,8 @@ from common.training.prepare import Prepared, example_batch
 from common.training.probing import measure_link
 from common.training.randomness import one_at_a_time
 from common.training.remote import Cloud
-from common.wire.messages import PROTOCOL, Job, Measure, Measured
+from common.wire.messages import PROTOCOL, Measure, Measured
+from common.wire.structs import Job
 from common.wire.tcp import HANDSHAKE_TIMEOUT_S, expect
 
 FOLDER = "profiles"

@@ -14,7 +14,8 @@ from common.records import software_version
 from common.training.line import Line
 from common.wire.admission import ClientSecurity
 from common.wire.framing import Limits
-from common.wire.messages import PROTOCOL, Attach, Attached, Job, Open, Opened, Ping, Pong, Resume
+from common.wire.messages import PROTOCOL, Attach, Attached, Open, Opened, Ping, Pong
+from common.wire.structs import Job, Resume
 from common.wire.tcp import CONTROL_LIMITS, IDLE_TIMEOUT_S, Connection, connect, expect
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from common.training.part_state import State, flat
 from common.training.recorder import Recorded
 from common.training.schedule import Schedule
 from common.training.station import TailFacts
-from common.wire.messages import Job
+from common.wire.structs import Job
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from common.training.session import check_open
 from common.training.sharing import Groups, Share
 from common.training.turns import Turns
 from common.wire.admission import ServerSecurity
-from common.wire.messages import Attach, Attached, Measure, Measured, Open, Opened, Resume
+from common.wire.messages import Attach, Attached, Measure, Measured, Open, Opened
+from common.wire.structs import Resume
 from common.wire.tcp import CONTROL_LIMITS, Connection, expect, listen
 
 log = logging.getLogger(__name__)

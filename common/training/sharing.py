@@ -16,7 +16,7 @@ from common.errors import ConnectionLost
 from common.training.part_state import State
 from common.training.tail import Tail
 from common.training.turns import Turns
-from common.wire.messages import Job
+from common.wire.structs import Job
 
 
 class Share(str, Enum):

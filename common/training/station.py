@@ -34,19 +34,8 @@ from common.training.part_state import (
 from common.training.tail import Tail
 from common.training.timed import TimedTail
 from common.wire.framing import pack
-from common.wire.messages import (
-    Average,
-    Averaged,
-    Bye,
-    Checkpoint,
-    Checkpointed,
-    Finish,
-    Finished,
-    Job,
-    Move,
-    Moved,
-    Piece,
-)
+from common.wire.messages import Average, Averaged, Bye, Checkpoint, Checkpointed, Finish, Finished, Move, Moved
+from common.wire.structs import Job, Piece
 from common.wire.tcp import Received
 
 

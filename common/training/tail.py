@@ -17,7 +17,8 @@ from common.training.optimizers import Updater
 from common.training.randomness import one_at_a_time, step_stream
 from common.training.session import StepOrder
 from common.wire.framing import Frame
-from common.wire.messages import Activations, Gradients, TensorSpec
+from common.wire.messages import Activations, Gradients
+from common.wire.structs import TensorSpec
 
 _Form: TypeAlias = tuple[tuple[int, ...], str]
 """Shape and name of the dtype of a tensor."""

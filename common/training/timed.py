@@ -11,7 +11,7 @@ from common.training.digest import parameter_digests
 from common.training.exchange import Answer, Upload
 from common.training.tail import Tail
 from common.wire.framing import Buffer, pack
-from common.wire.messages import TailTimes
+from common.wire.structs import TailTimes
 from common.wire.tcp import Received
 
 

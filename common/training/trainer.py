@@ -25,7 +25,7 @@ from common.training.part_state import State, state_of_part, unflat
 from common.training.pilot import Pilot
 from common.training.recorder import Recorder
 from common.training.run_state import CheckpointWriter, EdgeFacts, Plan
-from common.wire.messages import Job
+from common.wire.structs import Job
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,8 @@ import numpy as np
 import xxhash
 
 from common.errors import ProtocolError
-from common.wire.messages import Message, Struct
+from common.wire.messages import Message
+from common.wire.structs import Struct
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 

@@ -6,79 +6,10 @@ Buffers (tensor bytes) travel in the frame's body, in the order each message sta
 
 from typing import TypeAlias
 
-import msgspec
+from common.wire.structs import Job, Payload, Piece, Resume, Struct, TailTimes, TensorSpec, View
 
 PROTOCOL = 3
 """Version of the messages; raised when a peer of the version before could not follow."""
-
-
-class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of all messages: immutable, and a field that nobody knows is an error."""
-
-
-class TensorSpec(Struct, frozen=True, array_like=True):
-    """One tensor as it was before encoding, and what its decoder needs besides the bytes."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    params: tuple[float, ...] = ()
-    """Numbers of the value stage, such as scale and offset."""
-
-
-class Payload(Struct, frozen=True, array_like=True):
-    """Encoded tensors; each takes one buffer of the body."""
-
-    codec: str
-    tensors: tuple[TensorSpec, ...]
-
-
-class View(Struct, frozen=True, array_like=True):
-    """Where a tensor lies in a message's payload; lengths are in elements."""
-
-    storage: int
-    """Which tensor of the payload is its memory, or holds its elements."""
-    offset: int
-    """Of its first element, from the beginning of its memory."""
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-
-
-class Job(Struct, frozen=True):
-    """What is to be trained. Names only, looked up in the server's own registries; never code."""
-
-    workload: str
-    model: str
-    num_classes: int
-    input_shape: tuple[int, ...]
-    """Shape of one sample, without the batch: (channels, height, width) of an image, or (words,) of a text."""
-    cut: int
-    """Index of the cut point in the model's graph."""
-    cut_name: str
-    splits: int
-    split_index: int
-    """The slices that the cut was chosen by; -1 where it was named directly."""
-    graph_digest: str
-    """Digest of the traced graph: both sides must mean the same model by the same cut."""
-    weights_digest: str
-    """Digest of the whole model before training."""
-    batch_size: int
-    epochs: int
-    optim: str
-    learning_rate: float
-    """Overrides the preset's where it is not 0."""
-    seed: int
-    stale_it: int
-    dropout: float
-    compress_up: str
-    compress_down: str
-    samples: int = 0
-    """Training samples, as far as told: for codecs that remember something of each."""
-    vocabulary: int = 0
-    """How many numbers of words there are, where samples are texts (int64); 0 where they are images (float32)."""
-    frozen: int = 0
-    """Index of the cut point before which nothing is trained, and all computes as in evaluation."""
-    weights: str = ""
-    """What the model starts from, where that is not the seed alone: equal where both sides start from the same."""
 
 
 class Challenge(Struct, frozen=True, tag="challenge"):
@@ -98,15 +29,6 @@ class Welcome(Struct, frozen=True, tag="welcome"):
     """Cloud -> edge: the proof is right, and here is the cloud's own; what follows is as without TLS."""
 
     proof: bytes
-
-
-class Resume(Struct, frozen=True, array_like=True):
-    """A session that an edge wants to go on with, from one of its own checkpoints."""
-
-    session: str
-    key: bytes
-    checkpoints: tuple[int, ...]
-    """Those that the edge has on disk: how many frames it had sent when each was taken."""
 
 
 class Open(Struct, frozen=True, tag="open"):
@@ -217,17 +139,6 @@ class Activations(Struct, frozen=True, tag="activations", omit_defaults=True):
     """One for each live tensor, where they are not the tensors of ``payload`` themselves."""
 
 
-class TailTimes(Struct, frozen=True, array_like=True):
-    """When the tail's side worked on a step: (start on its own clock, busy seconds) for each stage."""
-
-    receive: tuple[float, float] = (0.0, 0.0)
-    decode: tuple[float, float] = (0.0, 0.0)
-    compute: tuple[float, float] = (0.0, 0.0)
-    encode: tuple[float, float] = (0.0, 0.0)
-    timed_bytes: int = 0
-    """How many bytes came in the seconds of ``receive``."""
-
-
 class Gradients(Struct, frozen=True, tag="gradients", omit_defaults=True):
     """Tail -> head: the answer to `Activations`; ``payload`` has the gradients that were wanted, in order.
 
@@ -253,16 +164,6 @@ class Checkpoint(Struct, frozen=True, tag="checkpoint"):
     """Answers that the edge has applied; the cloud keeps those behind them, too."""
     copy: bool = False
     """Whether the edge wants a copy of the tail's state, to train on alone if it must."""
-
-
-class Piece(Struct, frozen=True, array_like=True):
-    """One tensor of a part's state."""
-
-    name: str
-    """Of the parameter or buffer."""
-    slot: str
-    """What the optimizer keeps of it, such as ``exp_avg``; empty for the value itself."""
-    tensor: TensorSpec
 
 
 class Checkpointed(Struct, frozen=True, tag="checkpointed"):

@@ -18,9 +18,10 @@ from typing import TypeVar
 from common.errors import ConnectionLost, PeerError, PeerSilent, ProtocolError, SessionGone, Unreachable
 from common.naming import printable
 from common.wire.framing import Buffer, Frame, FrameReader, Limits, frame_bytes, pack
-from common.wire.messages import Bye, Error, Message, Struct
+from common.wire.messages import Bye, Error, Message
 from common.wire.reasons import alert_reason
 from common.wire.stream import Overdue, Plain, Stream
+from common.wire.structs import Struct
 from common.wire.tls import NotTls, Tls
 
 M = TypeVar("M", bound=Struct)

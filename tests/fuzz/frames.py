@@ -36,7 +36,7 @@ class Decoders:
         """Do with a frame what a session does with it; the name of what became of it."""
         message = frame.message
         if isinstance(message, Activations):
-            self._tail._order = StepOrder()
+            self._tail.order = StepOrder()
             decoded = self._tail.decode(frame)
             if deep:
                 self._tail.encode(self._tail.step(decoded))

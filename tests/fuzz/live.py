@@ -14,8 +14,8 @@ from common.training.remote import OpenSession, open_session
 from common.training.serve import Server
 from common.wire.admission import ClientSecurity
 from common.wire.framing import pack
-from common.wire.messages import Activations, Attach, Challenge, Open, Opened, Ping, Proof
-from common.wire.tcp import Connection, connect, expect
+from common.wire.messages import PROTOCOL, Activations, Attach, Challenge, Open, Opened, Ping, Proof
+from common.wire.tcp import CONTROL_LIMITS, Connection, connect, expect
 from tests.fuzz.mutate import Seed, hostile, scramble
 from tests.fuzz.small import Setting, session_frames, settings, upload
 from tests.fuzz.steady import HOST, PATIENCE_S, Steady
@@ -100,7 +100,7 @@ class LiveFuzzer:
         with self._connection(self._server.hyperport) as connection:
             if self._rng.random() < 0.5:
                 return self._told(connection, self._hostile(3))
-            connection.send(Open(1, "fuzz", self._rng.choice(self._settings).job))
+            connection.send(Open(PROTOCOL, "fuzz", self._rng.choice(self._settings).job, 8))
             expect(connection.receive().frame, Opened)
             return self._told(connection, self._hostile(self._rng.choice((5, 5, -1))))
 
@@ -217,6 +217,7 @@ class LiveFuzzer:
             if self._security is not None:
                 self._security.introduce(connection, HOST)
             connection.set_timeout(PATIENCE_S)
+            connection.set_limits(CONTROL_LIMITS)  # a hostile ping is answered as any other
             yield connection
 
     @contextlib.contextmanager
@@ -225,6 +226,7 @@ class LiveFuzzer:
         with session.control, session.training:
             for each in (session.control, session.training):
                 each.set_timeout(PATIENCE_S)
+                each.set_limits(CONTROL_LIMITS)
             yield session
 
     def _told(self, connection: Connection, data: bytes) -> str:

@@ -18,6 +18,8 @@ from common.wire.messages import (
     PROTOCOL,
     Attach,
     Attached,
+    Average,
+    Averaged,
     Bye,
     Challenge,
     Checkpoint,
@@ -25,7 +27,6 @@ from common.wire.messages import (
     Error,
     Finish,
     Finished,
-    Job,
     Measure,
     Measured,
     Message,
@@ -38,6 +39,7 @@ from common.wire.messages import (
     Proof,
     Welcome,
 )
+from common.wire.structs import Job
 from tests.test_session_rules import JOB
 
 WORKLOAD = "small"
@@ -152,12 +154,12 @@ def session_frames(setting: Setting) -> list[tuple[Message, list[bytes]]]:
         Welcome(bytes(32)),
         Open(PROTOCOL, "tandem 0.1", setting.job, 8),
         Opened("0123abcd", bytes(16), "tandem 0.1", ("a note",)),
-        Measure(PROTOCOL, "tandem 0.1", setting.job, ("none", "int8")),
-        Measured(b"x" * 40),
-        Ping(7),
-        Pong(7, 1.5),
+        Ping(7, 300),
+        Pong(7, 1.5, 0.25, 300),
         Attach("0123abcd", b"", 0),
         Attached(0),
+        Measure(PROTOCOL, "tandem 0.1", setting.job, ("none", "int8")),
+        Measured(b"x" * 40),
         Checkpoint(3, copy=True),
         Finish(),
         Bye(),
@@ -165,6 +167,8 @@ def session_frames(setting: Setting) -> list[tuple[Message, list[bytes]]]:
         Error("failed", "a reason"),
     ]
     pieces, buffers = to_pieces(state_of_part(tail.part, tail.updater))
-    moving = [Outgoing(kind, buffers) for kind in (Move(1, "x", "none", "none", 0, 1, 0, pieces), Moved(pieces), Checkpointed(pieces))]
+    move = Move(1, "x", "none", "none", 0, 1, 0, pieces)
+    states = (move, Moved(pieces), Checkpointed(pieces), Average(pieces), Averaged(2, pieces))
+    moving = [Outgoing(each, buffers) for each in states]
     with_buffers = [(each.message, [bytes(b) for b in each.buffers]) for each in (up, down, *moving)]
     return [*((message, []) for message in alone), *with_buffers]
