@@ -26,8 +26,9 @@ from common.config import parse
 from common.errors import TandemError, UsageError
 from common.wire.admission import ClientSecurity, ServerSecurity
 from common.wire.certificates import create
-from common.wire.messages import Finish, Gradients, Payload, TensorSpec
+from common.wire.messages import Finish, Gradients
 from common.wire.security import client_security, server_security
+from common.wire.structs import Payload, TensorSpec
 from common.wire.tcp import Connection
 
 _TIMEOUT_S = 120.0

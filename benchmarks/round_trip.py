@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
 
-from common.wire.messages import Gradients, Payload, TensorSpec
+from common.wire.messages import Gradients
+from common.wire.structs import Payload, TensorSpec
 from common.wire.tcp import Connection
 
 HOST = "127.0.0.1"

@@ -178,7 +178,7 @@ class LiveFuzzer:
             connection.send(Ping(1))
             try:
                 connection.receive()
-            except PeerError as error:
+            except (PeerError, SessionGone) as error:
                 if "takes TLS only" in str(error):
                     return "refused"
         raise AssertionError("a client without TLS was taken, or not told")
@@ -238,7 +238,7 @@ class LiveFuzzer:
                 connection._socket.shutdown(socket.SHUT_WR)
             for _ in range(100):
                 connection.receive()
-        except PeerError:
+        except (PeerError, SessionGone):
             return "a typed error"
         except ConnectionLost as error:
             if "sent nothing" in str(error):
