@@ -63,8 +63,8 @@ def train_with_server(plan: Plan, options: ClientOptions, security: ClientSecuri
         trainer.here = partial(_here, make_here)
         if planned is not None:
             plans = stack.enter_context(PlanLog(folder))
-            trainer.pilot = Pilot(planned.adapter, monitor.context, plans, every_s=planned.every_s)
-            trainer.pilot.begin(planned.first, 0, planned.context, "before the run")
+            pilot = trainer.steering.pilot = Pilot(planned.adapter, monitor.context, plans, every_s=planned.every_s)
+            pilot.begin(planned.first, 0, planned.context, "before the run")
         journey = Journey(
             cloud,
             largest_frame(plan.prepared.graph, plan.job),

@@ -9,7 +9,7 @@ import math
 from common.planning.context import Rate
 
 LEAST_BYTES = 1 << 14
-MOST_BYTES = 1 << 19
+MOST_BYTES = 1 << 20
 """What either side takes on a control connection."""
 PROBE_S = 0.02
 EVERY_S = 4.0

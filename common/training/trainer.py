@@ -22,9 +22,9 @@ from common.training.journal import Journal
 from common.training.loop import Path, Progress, StepDone, evaluate, train_steps
 from common.training.moving import Change, MakeHead, average_head, change_plan, hand_back
 from common.training.part_state import State, state_of_part, unflat
-from common.training.pilot import Pilot
 from common.training.recorder import Recorder
 from common.training.run_state import CheckpointWriter, EdgeFacts, Plan
+from common.training.steering import Steering
 from common.wire.structs import Job
 
 log = logging.getLogger(__name__)
@@ -74,13 +74,9 @@ class Trainer:
         self._train, self._test = data
         self._plan = plan
         self.recorder, self.journal, self.store = recorder, journal, store
-        self._control = control or Control()
+        self.steering = Steering(plan.changes, control or Control())
         self._epoch, self._at = 0, Progress()
-        self._changed_before = -1
         self._saved_at = -1
-        self.pilot: Pilot | None = None
-        """Decides about the plan while the run trains."""
-        self._steered: Change | None = None
         self.here: MakeHere | None = None
         """Makes the other half in this process, for plans with all of the model on the edge."""
         self._carrier_here: Carrier | None = None
@@ -163,8 +159,7 @@ class Trainer:
         self.session = (facts.session, facts.key)
         self._saved_at = self.step
         due = self._plan.changes.get(self.step)
-        done = due is not None and not due.differs(self._planned, self._graph)
-        self._changed_before = self.step if done else -1
+        self.steering.goes_on(self.step, done=due is not None and not due.differs(self._planned, self._graph))
         self.journal.put(facts.numbers)
         first = self._epoch * len(self._train)
         self.recorder.rewind(facts.recorded, first + facts.applied, facts.epoch)
@@ -189,15 +184,14 @@ class Trainer:
 
             def on_step(done: StepDone) -> None:
                 self.recorder.step(done)
-                if self.pilot is not None:
-                    self.pilot.observe(done)
+                self.steering.observe(done)
                 bar.update()
                 bar.set_postfix(loss=f"{self.recorder.trained.loss:.4f}", refresh=False)
 
             def before(step: int) -> bool:
                 if self._until is not None and self._until():
                     raise CloudIsBack
-                if self._changes_before(step):
+                if self.steering.due(self.job, step, plan.epochs * total - step, alone=self._alone):
                     return True
                 every = plan.checkpoint_every
                 if every > 0 and step % every == 0 and step != self._saved_at:
@@ -222,7 +216,7 @@ class Trainer:
                     before=before,
                 )
                 if at.applied < total:
-                    self._change_now(carrier)
+                    self.steering.carry_out(self.step, lambda change: self.change(carrier, change), alone=self._alone)
 
     def _average(self, carrier: Carrier) -> None:
         """Behind an epoch, take the mean of all edges' heads; waits for them."""
@@ -264,30 +258,6 @@ class Trainer:
         self._saved_at = self.step
         writer = CheckpointWriter(facts, self.step, self.store, self.journal, copies)
         carrier.save(Saving(self.head.snapshot(), tally.sent, carrier.tally.answered, writer))
-
-    def _changes_before(self, step: int) -> bool:
-        """Whether the plan is to be changed before a step's forward, and was not yet."""
-        if self._control.waiting() or (step in self._plan.changes and step != self._changed_before):
-            return True
-        if self.pilot is not None and not self._alone:
-            remaining = self._plan.epochs * len(self._train) - step
-            self._steered = self.pilot.change(self.job, step, remaining)
-        return self._steered is not None
-
-    def _change_now(self, carrier: Carrier) -> None:
-        """Carry out the changes that are due; nothing is under way."""
-        if self.step in self._plan.changes and self.step != self._changed_before:
-            self._changed_before = self.step
-            self.change(carrier, self._plan.changes[self.step])
-        self._control.answer(lambda change: self.change(carrier, change))
-        steered, self._steered = self._steered, None
-        if steered is not None:
-            try:
-                self.change(carrier, steered)
-            except UsageError as error:
-                log.warning("%s", error)
-        if self.pilot is not None:
-            self.pilot.resumed()
 
     def come_back(self, carrier: Carrier, tail: State) -> None:
         """Give the tail that was trained alone to a new session, and go on as it was asked."""

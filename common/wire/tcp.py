@@ -7,7 +7,6 @@ that waits costs nothing, and a bound counts only time in which no byte moved. A
 import errno
 import socket
 import ssl
-import struct
 import sys
 import time
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from typing import TypeVar
 
 from common.errors import ConnectionLost, PeerError, PeerSilent, ProtocolError, SessionGone, Unreachable
 from common.naming import printable
+from common.wire.counts import kernel_counts
 from common.wire.framing import Buffer, Frame, FrameReader, Limits, frame_bytes, pack
 from common.wire.messages import Bye, Error, Message
 from common.wire.reasons import alert_reason
@@ -27,13 +27,13 @@ from common.wire.tls import NotTls, Tls
 M = TypeVar("M", bound=Struct)
 
 HANDSHAKE_LIMITS = Limits(header_bytes=1 << 16, body_bytes=0)
-CONTROL_LIMITS = Limits(header_bytes=1 << 16, body_bytes=1 << 19)
+CONTROL_LIMITS = Limits(header_bytes=1 << 16, body_bytes=1 << 20)
 """On a control connection behind its first answer: the body is that of a probe of the link."""
 IDLE_TIMEOUT_S = 300.0
 HANDSHAKE_TIMEOUT_S = 15.0
 _FAREWELL_S = 1.0  # how long a refused peer may take to hear why
 _CHUNK_BYTES = 1 << 18  # received at a time: in cache when its checksum is taken
-_TCP_INFO = struct.Struct("@120xQQ")  # bytes acknowledged and received, in Linux's tcp_info
+_UNATTENDED_BYTES = 1 << 15  # half of the smallest usual window: with more, the sender may have had to wait
 _MAX_PARTS = 512  # of one sendmsg; the kernel's own limit (IOV_MAX) is 1024
 
 
@@ -47,7 +47,8 @@ class Received:
     seconds: float
     timed_bytes: int = 0
     """How many bytes came in these seconds. What lay here when they began is not among them (a thread that was late,
-    the first segment); the beginning of the next frame may be."""
+    the first segment); the beginning of the next frame may be. 0 where so much had come while nobody received that the
+    sender may have had to wait: then the seconds are not those of the link."""
 
 
 class Connection:
@@ -63,6 +64,7 @@ class Connection:
         self._reader = FrameReader(limits)
         self._deadline_s = 0.0
         self._sent = self._came = 0
+        self._left = 0  # bytes that had come when `receive` returned
         try:
             self.peer = "{}:{}".format(*sock.getpeername()[:2])
             sock.settimeout(None)
@@ -103,15 +105,7 @@ class Connection:
 
         Linux counts them; elsewhere it is what `send` and `receive` have handed to the kernel, or got.
         """
-        if sys.platform == "linux":
-            try:
-                told = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-            except OSError:  # closed meanwhile
-                return self._sent, self._came
-            if len(told) == _TCP_INFO.size:
-                taken, came = _TCP_INFO.unpack(told)
-                return taken, came
-        return self._sent, self._came
+        return kernel_counts(self._socket) or (self._sent, self._came)
 
     @property
     def progress(self) -> int:
@@ -150,7 +144,7 @@ class Connection:
             ProtocolError: bytes that are no frame.
             ConnectionLost: the peer closed or died, or nothing came within the timeout.
         """
-        started, before = 0.0, 0
+        started, before, unattended = 0.0, 0, self.moved[1] - self._left
         while True:
             target = self._reader.get_buffer()[:_CHUNK_BYTES]
             if not (n := self._receive_some(target)):
@@ -159,11 +153,12 @@ class Connection:
                 started, before = time.perf_counter(), self.moved[1]
             if frames := self._reader.buffer_updated(n):
                 break
-        seconds, came = time.perf_counter() - started, self.moved[1]
+        seconds, self._left = time.perf_counter() - started, self.moved[1]
         if isinstance(frames[0].message, Error):
             kind = SessionGone if frames[0].message.code == "gone" else PeerError
             raise kind(f"{self.peer} {_verdict(frames[0].message)}")
-        return Received(frames[0], started, seconds, came - before)
+        timed = self._left - before if unattended < _UNATTENDED_BYTES else 0
+        return Received(frames[0], started, seconds, timed)
 
     def refuse(self, error: Error | Bye) -> None:
         """Send the last frame, mostly an error, and see that it arrives.
