@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.round_trip import HOST, cpu_s, pin
 from common.datasets.batches import Batch
-from common.training.carrier import InProcess, Remote
+from common.training.in_process import InProcess
 from common.training.journal import Journal
 from common.training.line import Line
 from common.training.loop import Path as TrainingPath
@@ -25,6 +25,7 @@ from common.training.loop import StepDone, train_steps
 from common.training.opening import Recipe
 from common.training.prepare import largest_body, make_head, make_tail, prepare
 from common.training.remote import open_session
+from common.training.remote_tail import Remote
 from common.training.schedule import Schedule
 from common.training.serve import Server
 from common.training.station import Station

@@ -31,9 +31,10 @@ from common.config import parse
 from common.datasets.batches import Batch
 from common.errors import TandemError
 from common.training.acceptor import Admission
-from common.training.carrier import Carrier, InProcess, Remote
+from common.training.carrier import Carrier
 from common.training.digest import combined_digest, parameter_digests
 from common.training.heartbeat import Heartbeat
+from common.training.in_process import InProcess
 from common.training.journal import Journal
 from common.training.line import Line
 from common.training.loop import Path as TrainingPath
@@ -41,6 +42,7 @@ from common.training.loop import StepDone, train_steps
 from common.training.opening import Recipe
 from common.training.prepare import Prepared, largest_body, make_head, make_tail, prepare
 from common.training.remote import Cloud, open_session
+from common.training.remote_tail import Remote
 from common.training.schedule import Schedule
 from common.training.serve import Server
 from common.training.station import Station

@@ -2,6 +2,7 @@
 
 from common.command import run_command
 from common.config import parse
+from common.errors import UsageError
 from common.wire.security import client_security
 from discriminative.options import ClientOptions, check_ports
 from discriminative.recipe import plan_job
@@ -13,6 +14,9 @@ def main() -> None:
     """Train the job of the command line; with the whole model on the edge no server is needed."""
     options = with_saved(parse(ClientOptions))
     options.prepare()
+    options.check_plan()
+    if options.labels == "edge" and (options.plan != "fixed" or options.stale_it == "auto"):
+        raise UsageError("--plan and --stale_it auto do not know the round trip that --labels edge adds to a step")
     check_ports(port=options.port, hyperport=options.hyperport)
     security = client_security(options.ip, options.security, insecure=options.insecure)
     plan = plan_job(options)

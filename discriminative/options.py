@@ -166,6 +166,9 @@ class JobOptions(ComputeOptions):
     the least that keeps the slowest stage busy."""
     K_schedule: tuple[int, ...] = ()
     """Epochs (from 0) at whose start K grows by one; published are 8 for imdb, and 3 for tiny_imagenet."""
+    labels: Literal["cloud", "edge"] = "cloud"
+    """Where the loss is computed. edge: labels never leave it; the model's outputs come down and their gradients go
+    up, which costs each step a round trip more."""
     schedule: Literal["fixed", "eager"] = "fixed"
     """fixed: results do not depend on timing. eager: each gradient is applied as soon as it is there."""
     compress: str = ""

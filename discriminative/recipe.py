@@ -125,6 +125,7 @@ def plan_job(options: JobOptions) -> Plan:
         compress_up=up,
         compress_down=down,
         samples=len(data.train.labels),
+        labels=options.labels,
         vocabulary=model.vocabulary,
         frozen=building.frozen,
         weights="" if weights is None else weights.label(model.name),

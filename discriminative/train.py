@@ -15,11 +15,12 @@ from common.errors import ConnectionLost, PartitionError, UsageError
 from common.planning.log import PlanLog
 from common.records import new_folder
 from common.training.alone import MakeStation, Refuge
-from common.training.carrier import Carrier, InProcess
+from common.training.carrier import Carrier
 from common.training.checkpoint import CheckpointStore, kept_checkpoints
 from common.training.control import Control, ControlPort
-from common.training.edge import Journey, train_here, train_remotely
+from common.training.edge import Journey, Journeyed, train_here, train_remotely
 from common.training.head import Head
+from common.training.in_process import InProcess
 from common.training.journal import Journal
 from common.training.monitor import LinkMonitor
 from common.training.moving import Change, find_cut
@@ -78,15 +79,19 @@ def train_with_server(plan: Plan, options: ClientOptions, security: ClientSecuri
             store = _store(plan.job, options, folder / CHECKPOINTS / "cloud")
             refuge = Refuge(_station_maker(plan, options, store), store)
             trainer.copies = store
-        run = train_remotely(trainer, journey, resume=options.resume is not None, refuge=refuge)
-        facts: dict[str, Any] = {"rtt_s": 0.0, "session": None}
-        if run.session is not None:
-            facts = {"rtt_s": run.session.rtt_s, "session": run.session.name}
-        elif run.tail is not None:
-            save_file(values_of(run.tail), folder / "tail.safetensors")
+
+        def keep(run: Journeyed) -> Finished:
+            facts: dict[str, Any] = {"rtt_s": 0.0, "session": None}
+            if run.session is not None:
+                facts = {"rtt_s": run.session.rtt_s, "session": run.session.name}
+            elif run.tail is not None:
+                save_file(values_of(run.tail), folder / "tail.safetensors")
+            return Finished(trainer.finish(run.digests, _facts(plan, options, trainer) | facts), folder)
+
+        finished = train_remotely(trainer, journey, keep, resume=options.resume is not None, refuge=refuge)
         if refuge is not None:
             refuge.store.clear()
-        return Finished(trainer.finish(run.digests, _facts(plan, options, trainer) | facts), folder)
+        return finished
 
 
 def train_in_process(plan: Plan, options: JobOptions) -> Finished:
@@ -96,7 +101,9 @@ def train_in_process(plan: Plan, options: JobOptions) -> Finished:
         make = _station_maker(plan, options, store)
         digests = train_here(trainer, make, store, resume=options.resume is not None)
         facts = {"rtt_s": 0.0, "session": None}
-        return Finished(trainer.finish(digests, _facts(plan, options, trainer) | facts), folder)
+        finished = Finished(trainer.finish(digests, _facts(plan, options, trainer) | facts), folder)
+        store.clear()
+        return finished
 
 
 def _here(make: MakeStation, head: Head, job: Job, journal: Journal) -> Carrier:
@@ -140,6 +147,7 @@ def _run(plan: Plan, options: JobOptions) -> Iterator[tuple[Trainer, FilePath]]:
         device=options.device,
         taylor=bool(options.use_EF),
         memory_mb=options.codec_memory_mb,
+        objective=objective,
     )
     head = make(job)
     name = options.log_name or f"{job.model}-{plan.data.name.split(':')[0]}"

@@ -86,7 +86,8 @@ def test_the_table_compares_with_unsplit_and_with_plain_floats() -> None:
     assert [row["fewer bytes"] for row in rows] == ["", 1.0, 4.0, 40.0]
     assert rows[2]["points below"] == pytest.approx(0.25)
     assert rows[2]["+-"] == pytest.approx(0.1414, abs=1e-3)
-    assert rows[2]["error of that"] == pytest.approx((0.05**2 + 0.1**2) ** 0.5)  # standard errors of 0.1 and 0.2 apart
+    assert rows[2]["error of that"] == pytest.approx(0.05)  # of 0.3 and 0.2 points, seed by seed
+    assert rows_of(summarise(RUNS[:1] + RUNS[4:5]))[1]["points below"] == pytest.approx(0.3)
 
 
 def test_an_accuracy_is_the_mean_behind_the_last_epochs() -> None:

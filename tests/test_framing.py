@@ -87,6 +87,8 @@ any_message = st.one_of(
     st.builds(Pong, numbers, reals, reals, numbers),
     st.builds(Attach, texts, keys, numbers),
     st.builds(Attached, numbers),
+    st.builds(messages.Outputs, numbers, st.booleans(), payloads),
+    st.builds(messages.OutputGradients, numbers, reals, numbers, payloads),
     st.builds(messages.Checkpoint, numbers, st.booleans()),
     st.builds(messages.Checkpointed, pieces),
     st.builds(messages.Move, numbers, texts, texts, texts, numbers, numbers, numbers, pieces),

@@ -27,7 +27,7 @@ CHANGE_S = 3.0
 """For how long transfers must be other than those before, until they are taken for another link."""
 LEAST_BYTES = 1 << 13
 """A transfer that has fewer behind its first ones says nothing: some segments, which may come in one piece."""
-LEAST_S = 0.01
+LEAST_S = 0.005
 """Shorter times say nothing either: the thread that takes them may be as late, and what was held up behind a receiver
 that was slow comes at once. Only a probe, which is alone, shows that the link carries as much as that in this time."""
 RTT_S = 30.0
@@ -130,8 +130,10 @@ class Rate:
         self._at_s = at_s
         apart = math.log(nbytes / seconds / self._sums.mean) if self._sums.weight else 0.0
         limit = max(_LEAST_CHANGE, _CHANGE * self._usual)
-        self._sums.add(nbytes, seconds, kept)
+        self._sums.add(0.0, 0.0, kept)
         self._apart.add(0.0, 0.0, kept)
+        # One transfer that was held up, or came in a burst, is not another link: it counts at the limit.
+        self._sums.add(nbytes * math.exp(min(limit - apart, 0.0)), seconds * math.exp(min(limit + apart, 0.0)))
         if abs(apart) <= limit:
             self._end_run()
             self._apart.add(seconds * abs(apart), seconds)
@@ -141,7 +143,7 @@ class Rate:
         else:
             self._end_run()
             self._run = _Run(nbytes, seconds, at_s, faster=apart > 0)
-        # Bounded: one transfer that was held up must not pass for noise behind which any change hides.
+        # Bounded as well, or it would pass for noise behind which any change hides.
         self._run.apart.add(seconds * min(abs(apart), 2 * limit), seconds)
         if at_s - self._run.begun_s >= CHANGE_S:
             self._sums, self._run = self._run.sums, None

@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import Protocol
 
 from common.errors import TandemError
-from common.training.carrier import InProcess
 from common.training.checkpoint import CheckpointStore
+from common.training.in_process import InProcess
 from common.training.part_state import State, state_of_part, unflat
 from common.training.remote import Cloud
 from common.training.station import Station, TailFacts

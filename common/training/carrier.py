@@ -1,28 +1,23 @@
-"""What carries uploads to the tail and answers back: within one process, or over a connection.
+"""What carries uploads to the tail and answers back: within one process (`in_process`), or over a line (`remote_tail`).
 
 Both go through the same codecs and the same frames, so an ablation in one process is valid for the real system.
 """
 
-from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Protocol
 
 from torch import Tensor
 
 from common.errors import ProtocolError
 from common.training.checkpoint import PendingStep
-from common.training.duplex import Duplex
 from common.training.exchange import Answer, Outgoing, Upload
 from common.training.head import Head, HeadSnapshot
 from common.training.journal import Journal
-from common.training.line import Line, Parts
-from common.training.part_state import State, from_pieces
-from common.training.station import Station
-from common.wire.framing import Frame, FrameReader, feed, frame_bytes, pack
-from common.wire.messages import Averaged, Bye, Checkpoint, Checkpointed, Finish, Finished, Gradients, Moved
-from common.wire.tcp import Received, expect
+from common.training.line import Parts
+from common.training.part_state import State
+from common.wire.framing import Frame, frame_bytes, pack
+from common.wire.messages import Gradients
+from common.wire.tcp import Received
 
 
 class Writer(Protocol):
@@ -102,168 +97,21 @@ class Tally:
         return Tally(self.sent, list(self.under_way))
 
 
-class InProcess:
-    """Head and tail in one process: each upload is answered before `submit` returns.
-
-    Args:
-        head: encodes uploads and decodes answers.
-        station: the other half.
-        journal: takes the times and bytes of each step.
-        tally: where the session goes on.
-        answers: frames that were not collected there.
-        counted: whether bytes count as sent; not where there is no link to send them over.
-    """
-
-    def __init__(
-        self,
-        head: Head,
-        station: Station,
-        journal: Journal,
-        *,
-        tally: Tally | None = None,
-        answers: Sequence[Parts] = (),
-        counted: bool = True,
-    ) -> None:
-        self.head = head
-        self._station, self._journal = station, journal
-        self.tally = tally or Tally()
-        self._answers = deque(answers)
-        self._counted = counted
-        station.answers = self._kept
-
-    def submit(self, upload: Upload) -> None:
-        """Carry the upload to the tail, and its answer back."""
-        self.tally.count(answer=True)
-        self._answers.append(self._ask(encode_upload(self.head, upload, self._journal, counted=self._counted)))
-
-    def collect(self) -> Answer:
-        """The oldest answer."""
-        self.tally.under_way.pop(0)
-        received = _through_memory(self._answers.popleft())
-        return decode_answer(self.head, received, self._journal, counted=self._counted)
-
-    def arrived(self) -> int:
-        """Number of answers not collected."""
-        return len(self._answers)
-
-    def save(self, saving: Saving) -> None:
-        """Both halves."""
-        self.tally.count(answer=False)
-        saving.writer.write(*self.head.finish(saving.snapshot))
-        self._ask(pack(Checkpoint(saving.answered)))
-
-    def exchange(self, outgoing: Outgoing) -> Frame:
-        """To the station and back."""
-        self.tally.count(answer=False)
-        return _through_memory(self._ask(pack(outgoing.message, outgoing.buffers))).frame
-
-    def finish(self) -> dict[str, str]:
-        """Digests of the tail."""
-        return expect(self.exchange(Outgoing(Finish())), Finished).digests
-
-    def _kept(self, number: int) -> list[Parts]:
-        """All that were not collected; in one process nothing else is kept."""
-        return list(self._answers) if number < self.tally.sent else []
-
-    def _ask(self, parts: Parts) -> Parts:
-        station = self._station
-        return station.encode(station.act(station.decode(_through_memory(parts))))
+def turn(head: Head, upload: Upload, received: Received, journal: Journal, *, counted: bool = True) -> Parts | Answer:
+    """Where the labels stay at the edge: the frame of the loss's gradients, or in an evaluation the answer itself."""
+    with journal.work("loss", upload.step, training=upload.training):
+        turned = head.turn(upload, received.frame)
+        parts = None if isinstance(turned, Answer) else pack(turned.message, turned.buffers)
+    if parts is not None and counted:
+        journal.count(upload.step, up=frame_bytes(parts), down=received.frame.nbytes)
+    return turned if isinstance(turned, Answer) else parts or []
 
 
-class Remote:
-    """The tail is at the other end of a line, which this owns; a context manager.
-
-    Args:
-        head: encodes uploads and decodes answers.
-        line: of an open session.
-        journal: takes the times and bytes of each step.
-        queue_limit: how many items may wait between two threads.
-        most_under_way: how many uploads may be submitted before their answers are collected.
-        tally: where the session goes on.
-    """
-
-    def __init__(
-        self,
-        head: Head,
-        line: Line,
-        journal: Journal,
-        *,
-        queue_limit: int,
-        most_under_way: int,
-        tally: Tally | None = None,
-    ) -> None:
-        self.head = head
-        self._journal = journal
-        self.tally = tally or Tally()
-        self._savings: deque[Saving] = deque()
-        self._duplex: Duplex[Upload | Saving | Outgoing, Answer | Frame] = Duplex(
-            line, self._encode, self._decode, queue_limit, most_under_way, Bye()
-        )
-
-    def __enter__(self) -> "Remote":
-        self._duplex.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._duplex.__exit__(kind, error, trace)
-
-    def submit(self, upload: Upload) -> None:
-        """Hand the upload to the encoder."""
-        self.tally.count(answer=True)
-        self._duplex.submit(upload)
-
-    def collect(self) -> Answer:
-        """The next decoded answer."""
-        answer = self._duplex.collect()
-        if not isinstance(answer, Answer):
-            raise ProtocolError(f"the peer sent {type(answer.message).__name__} where gradients were due")
-        self.tally.under_way.pop(0)
-        return answer
-
-    def arrived(self) -> int:
-        """Number of decoded answers that wait."""
-        return self._duplex.arrived()
-
-    def save(self, saving: Saving) -> None:
-        """Hand the checkpoint to the encoder."""
-        self.tally.count(answer=False)
-        self._duplex.submit(saving)
-
-    def exchange(self, outgoing: Outgoing) -> Frame:
-        """Send a message and wait for its answer."""
-        self.tally.count(answer=False)
-        self._duplex.submit(outgoing)
-        answer = self._duplex.collect()
-        if isinstance(answer, Answer):
-            raise ProtocolError("the peer sent gradients that are not due")
-        return answer
-
-    def finish(self) -> dict[str, str]:
-        """Tell the tail that the run is over; digests of its parameters and buffers."""
-        return expect(self.exchange(Outgoing(Finish())), Finished).digests
-
-    def _encode(self, item: Upload | Saving | Outgoing) -> Parts:
-        if isinstance(item, Upload):
-            return encode_upload(self.head, item, self._journal)
-        if isinstance(item, Saving):
-            item.writer.write(*self.head.finish(item.snapshot))
-            self._savings.append(item)
-            return pack(Checkpoint(item.answered, copy=item.writer.wants_copy))
-        return pack(item.message, item.buffers)
-
-    def _decode(self, received: Received) -> Answer | Frame | None:
-        message = received.frame.message
-        if isinstance(message, Checkpointed):
-            # There is none for the answer to a checkpoint that this run went on from.
-            saving = self._savings.popleft() if self._savings else None
-            if saving and saving.writer.wants_copy:
-                saving.writer.copied(from_pieces(message.pieces, received.frame.buffers))
-            return None
-        if isinstance(message, (Finished, Moved, Averaged)):
-            return received.frame
-        return decode_answer(self.head, received, self._journal)
+def count_upload(tally: Tally, head: Head, upload: Upload) -> None:
+    """Count the frames of an upload: two in training, where the labels stay at the edge."""
+    if head.keeps_labels and upload.training:
+        tally.count(answer=False)
+    tally.count(answer=True)
 
 
 def encode_upload(head: Head, upload: Upload, journal: Journal, *, counted: bool = True) -> Parts:
@@ -294,10 +142,3 @@ def decode_answer(head: Head, received: Received, journal: Journal, *, counted: 
     )
     journal.tail_worked(answer.step, answer.times, training=answer.training)
     return answer
-
-
-def _through_memory(parts: Parts) -> Received:
-    """A frame as it would come over a connection: in memory of its own."""
-    reader = FrameReader()
-    (frame,) = [frame for part in parts for frame in feed(reader, part)]
-    return Received(frame, 0.0, 0.0)

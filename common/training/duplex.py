@@ -28,7 +28,7 @@ class Duplex(Generic[Out, In]):
 
     Args:
         line: over an attached training connection.
-        encode: item -> buffers of its frame (`common.wire.framing.pack`).
+        encode: item -> buffers of its frame (`common.wire.framing.pack`); None where nothing is to be sent.
         decode: received frame -> item; None where there is nothing to collect.
         queue_limit: how many items may wait between two threads.
         inbox_limit: how many decoded items may wait for `collect`, if more. An owner that submits several items
@@ -39,7 +39,7 @@ class Duplex(Generic[Out, In]):
     def __init__(
         self,
         line: Line,
-        encode: Callable[[Out], Parts],
+        encode: Callable[[Out], Parts | None],
         decode: Callable[[Received], In | None],
         queue_limit: int,
         inbox_limit: int = 0,
@@ -50,6 +50,8 @@ class Duplex(Generic[Out, In]):
         self._outbox: Channel[Out] = Channel(queue_limit)
         self._received: Channel[Received] = Channel(queue_limit)
         self._inbox: Channel[In] = Channel(max(queue_limit, inbox_limit))
+        self.aside: Channel[Received] = Channel(queue_limit)
+        """From ``decode`` to ``encode``, for frames that the next frame is the answer to."""
         self._farewell = farewell
         self._submitted = self._encoded = 0
         self._error: BaseException | None = None
@@ -104,6 +106,10 @@ class Duplex(Generic[Out, In]):
         except Closed:
             self._raise()
 
+    def deliver(self, item: In) -> None:
+        """Put an item where `collect` finds it, from ``encode``; raises `Closed` where all has ended."""
+        self._inbox.put(item)
+
     def collect(self) -> In:
         """The next item received; waits for it."""
         try:
@@ -119,7 +125,8 @@ class Duplex(Generic[Out, In]):
     def _encoding(self) -> None:
         try:
             while True:
-                self._line.put(self._encode(self._outbox.get()))
+                if (parts := self._encode(self._outbox.get())) is not None:
+                    self._line.put(parts)
                 self._encoded += 1
         except Closed:
             self._outbox.close(drop=True)  # the line may have ended under an owner who waits for room
@@ -147,6 +154,7 @@ class Duplex(Generic[Out, In]):
                     self._inbox.put(item)
         finally:
             self._inbox.close()
+            self.aside.close()
 
     def _guard(self, loop: Callable[[], None]) -> None:
         try:
@@ -167,7 +175,7 @@ class Duplex(Generic[Out, In]):
 
     def _close_channels(self) -> None:
         self._line.complete()
-        for channel in (self._outbox, self._received, self._inbox):
+        for channel in (self._outbox, self._received, self._inbox, self.aside):
             channel.close(drop=True)
 
     def _raise(self) -> None:

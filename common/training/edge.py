@@ -5,22 +5,27 @@ no more: then both sides go back to the newest checkpoint that both have, and th
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from common.errors import ConnectionLost, DataError, SessionGone
 from common.naming import printable
 from common.training.alone import MakeStation, Refuge, newest_copy, train_alone
-from common.training.carrier import InProcess, Remote
 from common.training.checkpoint import CheckpointStore, read_facts
 from common.training.heartbeat import Heartbeat
+from common.training.in_process import InProcess
 from common.training.line import Line
 from common.training.monitor import LinkMonitor
 from common.training.part_state import State, unflat
 from common.training.remote import RECONNECT_S, Cloud, OpenSession, Reattacher, open_session
+from common.training.remote_tail import Remote
 from common.training.run_state import EdgeFacts
 from common.training.station import TailFacts, kept_answers
 from common.training.trainer import Trainer
 from common.wire.structs import Resume
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -58,13 +63,19 @@ class Journeyed:
 
 
 def train_remotely(
-    trainer: Trainer, journey: Journey, *, resume: bool = False, refuge: Refuge | None = None
-) -> Journeyed:
-    """Train with a server to the end of the run.
+    trainer: Trainer,
+    journey: Journey,
+    keep: Callable[[Journeyed], T],
+    *,
+    resume: bool = False,
+    refuge: Refuge | None = None,
+) -> T:
+    """Train with a server to the end of the run; what ``keep`` returns.
 
     Args:
         trainer: of the head.
         journey: to the server.
+        keep: writes what is to be had of the run, before the server forgets it: who is killed until then can go on.
         resume: go on from the trainer's store.
         refuge: train alone while the server is away; without it the run stops.
 
@@ -82,7 +93,7 @@ def train_remotely(
             if alone and refuge is not None:
                 digests, tail = train_alone(trainer, refuge, journey.cloud)
                 if digests is not None:
-                    return Journeyed(digests, None, tail)
+                    return keep(Journeyed(digests, None, tail))
                 trainer.go_with()
                 alone = resume = False
             session = _open(trainer, journey, resume=resume, reached=reached)
@@ -92,7 +103,7 @@ def train_remotely(
                 trainer.recorder.resumes += 1
                 log.info("training goes on from step %d", trainer.step)
             handed, tail = tail, None
-            return Journeyed(_train(trainer, journey, session, handed), session)
+            return _train(trainer, journey, session, handed, keep)
         except SessionGone as gone:
             trainer.store.join()
             none_on_both = resume and not opened
@@ -115,7 +126,7 @@ def train_here(trainer: Trainer, make: MakeStation, store: CheckpointStore, *, r
     Args:
         trainer: of the head.
         make: makes the other half.
-        store: its checkpoints.
+        store: its checkpoints, which are to be cleared when all of the run is written.
         resume: go on from the stores of both.
 
     Raises:
@@ -140,9 +151,7 @@ def train_here(trainer: Trainer, make: MakeStation, store: CheckpointStore, *, r
         )
     else:
         carrier = InProcess(trainer.head, make(trainer.job), trainer.journal)
-    digests = trainer.run(carrier)
-    store.clear()
-    return digests
+    return trainer.run(carrier)
 
 
 def _open(trainer: Trainer, journey: Journey, *, resume: bool, reached: bool) -> OpenSession:
@@ -180,7 +189,9 @@ def _was_alone(trainer: Trainer) -> bool:
     return facts[max(facts)].alone
 
 
-def _train(trainer: Trainer, journey: Journey, session: OpenSession, handed: State | None) -> dict[str, str]:
+def _train(
+    trainer: Trainer, journey: Journey, session: OpenSession, handed: State | None, keep: Callable[[Journeyed], T]
+) -> T:
     trainer.session = (session.name, session.key)
     trainer.share = session.share
     trainer.journal.clock_offset_s = session.clock_offset_s
@@ -192,24 +203,25 @@ def _train(trainer: Trainer, journey: Journey, session: OpenSession, handed: Sta
         sent=trainer.tally.sent,
         received=trainer.tally.answered,
     )
-    try:
-        with (
-            Heartbeat(journey.cloud, session, line, journey.monitor),
-            Remote(
-                trainer.head,
-                line,
-                trainer.journal,
-                queue_limit=journey.queue_limit,
-                most_under_way=journey.most_under_way,
-                tally=trainer.tally,
-            ) as carrier,
-        ):
-            if handed is not None:
-                trainer.come_back(carrier, handed)
-            return trainer.run(carrier)
-    finally:
-        trainer.recorder.faults += line.breaks
-        trainer.recorder.resumes += line.returns
+    with (
+        Heartbeat(journey.cloud, session, line, journey.monitor),
+        Remote(
+            trainer.head,
+            line,
+            trainer.journal,
+            queue_limit=journey.queue_limit,
+            most_under_way=journey.most_under_way,
+            tally=trainer.tally,
+        ) as carrier,
+    ):
+        if handed is not None:
+            trainer.come_back(carrier, handed)
+        try:
+            digests = trainer.run(carrier)
+        finally:
+            trainer.recorder.faults += line.breaks
+            trainer.recorder.resumes += line.returns
+        return keep(Journeyed(digests, session))
 
 
 def _facts(trainer: Trainer) -> dict[int, EdgeFacts]:

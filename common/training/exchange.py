@@ -1,17 +1,25 @@
 """What head and tail exchange, as tensors: before it is encoded and after it is decoded."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
+from common.codec import make_codec
 from common.partition.layout import check
 from common.wire.framing import Buffer
 from common.wire.messages import Message
 from common.wire.structs import Payload, TailTimes, View
 
 NOT_TIMED = TailTimes()
+AS_IT_IS = make_codec("none")
+"""Of tensors that no codec is for."""
+
+
+Objective: TypeAlias = Callable[[Any, Tensor], tuple[Tensor, int]]
+"""(outputs, labels) -> (mean loss of the batch, number of right answers)."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,26 @@ class Answer:
     gradients: tuple[Tensor, ...]
     """Of the tensors whose gradient was wanted, in order, with the strides that they flow with; none in evaluation."""
     times: TailTimes = NOT_TIMED
+
+
+@dataclass(frozen=True)
+class Forwarded:
+    """What the tail makes of an upload whose labels stay at the edge."""
+
+    step: int
+    training: bool
+    outputs: Tensor
+    times: TailTimes = NOT_TIMED
+
+
+@dataclass(frozen=True)
+class Returned:
+    """The loss's gradients of what was forwarded."""
+
+    step: int
+    loss: float
+    correct: int
+    gradients: Tensor
 
 
 @dataclass(frozen=True)

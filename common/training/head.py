@@ -13,13 +13,13 @@ from common.codec.buffers import dtype_name, to_bytes
 from common.errors import ProtocolError
 from common.partition.layout import pack, unpack
 from common.training.checkpoint import PendingStep, under
-from common.training.exchange import Answer, Outgoing, Upload, announced
+from common.training.exchange import AS_IT_IS, Answer, Objective, Outgoing, Upload, announced
 from common.training.optimizers import Updater
 from common.training.part_state import State, copied, flat, state_of_part
 from common.training.randomness import one_at_a_time, step_stream
 from common.training.session import AnswerOrder
 from common.wire.framing import Frame
-from common.wire.messages import Activations, Gradients
+from common.wire.messages import Activations, Gradients, OutputGradients, Outputs
 from common.wire.structs import TensorSpec
 
 
@@ -66,6 +66,7 @@ class Head:
         stale_it: staleness bound K. At 0 the graph of the forward pass is kept; above, the backward pass computes
             the activations again from the stored input under the current weights (feature replay).
         seed: of the run; dropout masks of step t are a function of (seed, t).
+        objective: loss and number of right answers, where the labels stay at this side.
         taylor: correct each gradient for the codec's error, g <- g - E g g (the paper's ``--use_EF 1``), also where
             ``codec_up`` does not name it.
         device: where the part computes.
@@ -84,6 +85,7 @@ class Head:
         evaluation_count: int | None = None,
         stale_it: int,
         seed: int,
+        objective: Objective | None = None,
         taylor: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -98,6 +100,7 @@ class Head:
         }
         self._stale_it = stale_it
         self._seed = seed
+        self._objective = objective
         self._taylor = (taylor or codec_up.spec.taylor) and not codec_up.is_exact
         self._device = torch.device(device)
         self._pending: dict[int, _Pending] = {}
@@ -146,7 +149,8 @@ class Head:
             )
         else:
             encoded = self.codec_up.encode(storages, at)
-        labels, ids = _narrowed(upload.labels), _narrowed(upload.ids)
+        labels = _narrowed(upload.labels[:0] if self.keeps_labels else upload.labels)
+        ids = _narrowed(upload.ids)
         buffers = [*encoded.buffers, to_bytes(labels), to_bytes(ids)]
         if upload.random_state is not None:
             buffers.append(to_bytes(upload.random_state))
@@ -162,6 +166,36 @@ class Head:
             views,
         )
         return Outgoing(message, tuple(buffers))
+
+    @property
+    def keeps_labels(self) -> bool:
+        """Whether the loss is computed at this side, from outputs that come down: see `turn`."""
+        return self._objective is not None
+
+    def turn(self, upload: Upload, frame: Frame) -> Outgoing | Answer:
+        """The loss of the outputs in a frame: in training its gradients, to be sent; in an evaluation the answer.
+
+        Raises:
+            ProtocolError: another message, or outputs of other samples.
+        """
+        message = frame.message
+        if not isinstance(message, Outputs) or (message.step, message.training) != (upload.step, upload.training):
+            raise ProtocolError(
+                f"the peer sent {type(message).__name__} where the outputs of step {upload.step} were due"
+            )
+        (outputs,) = AS_IT_IS.decode(Encoded(message.payload, frame.buffers))
+        count = len(upload.labels)
+        if not outputs.is_floating_point() or outputs.dim() < 1 or len(outputs) != count or self._objective is None:
+            raise ProtocolError(f"outputs of shape {tuple(outputs.shape)} came for {count} samples")
+        outputs = outputs.to(self._device).requires_grad_(upload.training)
+        with torch.set_grad_enabled(upload.training):
+            loss, correct = self._objective(outputs, upload.labels.to(self._device))
+        if not upload.training:
+            self._order.answered(upload.step, count, training=False)
+            return Answer(upload.step, False, loss.item(), correct, count, (), message.times)
+        (gradients,) = torch.autograd.grad(loss, [outputs])
+        encoded = AS_IT_IS.encode([gradients], upload.step)
+        return Outgoing(OutputGradients(upload.step, loss.item(), correct, encoded.spec), encoded.buffers)
 
     def decode(self, frame: Frame) -> Answer:
         """The answer in a frame.

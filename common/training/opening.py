@@ -18,6 +18,7 @@ from common.naming import printable
 from common.partition.steps import state_of
 from common.profiling.rows import Measured as Profiled
 from common.training.checkpoint import CheckpointStore, kept_checkpoints
+from common.training.exchange import Objective
 from common.training.hosted import Hosted, Place
 from common.training.line import Parts
 from common.training.part_state import State, unflat
@@ -25,7 +26,6 @@ from common.training.prepare import STATE_COPIES, Prepared, largest_body, larges
 from common.training.profiles import FOLDER, profile_of
 from common.training.sharing import Groups, Share
 from common.training.station import Station, TailFacts, kept_answers
-from common.training.tail import Objective
 from common.training.timed import busy_timer
 from common.wire.framing import Limits
 from common.wire.messages import Open

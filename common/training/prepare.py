@@ -14,11 +14,12 @@ from common.partition.graph import Graph
 from common.partition.layout import most_bytes
 from common.partition.steps import state_of
 from common.training.digest import combined_digest, parameter_digests
+from common.training.exchange import Objective
 from common.training.head import Head
 from common.training.optimizers import Updater, find_preset
 from common.training.part_state import State, optimizer_state, put_values
 from common.training.randomness import one_at_a_time
-from common.training.tail import Objective, Tail
+from common.training.tail import Tail
 from common.wire.structs import Job
 
 MAX_MODEL_BYTES = 4 << 30
@@ -83,6 +84,7 @@ def make_head(
     taylor: bool,
     memory_mb: int = DEFAULT_MB,
     state: State | None = None,
+    objective: Objective | None = None,
 ) -> Head:
     """The head of a job.
 
@@ -93,6 +95,7 @@ def make_head(
         taylor: correct gradients for the codec's error.
         memory_mb: what codecs may remember.
         state: of the part and its optimizer, where it is not the model's first one.
+        objective: what the loss is, for jobs whose labels stay at the edge.
 
     Raises:
         UsageError: a codec that cannot be, or whose memory would be beyond ``memory_mb``.
@@ -111,6 +114,7 @@ def make_head(
         evaluation_count=len(graph.crossing(job.cut, training=False)),
         stale_it=job.stale_it,
         seed=job.seed,
+        objective=objective if job.labels == "edge" else None,
         taylor=taylor,
         device=device,
     )
@@ -152,6 +156,7 @@ def make_tail(
         most_bytes=largest_body(graph, job),
         batch_size=job.batch_size,
         num_classes=job.num_classes,
+        labels_here=job.labels == "cloud",
         seed=job.seed,
         device=device,
     )

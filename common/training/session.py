@@ -18,6 +18,8 @@ def check_open(request: Open | Measure) -> None:
             f"{PROTOCOL}; install the same version of Tandem on both machines"
         )
     job = request.job
+    if job.labels not in ("cloud", "edge"):
+        raise JobRefused(f"labels are to be at {job.labels!r}; it is cloud or edge")
     elements = 1
     for size in job.input_shape:
         elements *= max(size, 0)
@@ -73,9 +75,13 @@ class AnswerOrder:
 
     def gradients(self, message: Gradients) -> None:
         """Check an answer."""
+        self.answered(message.step, message.count, training=message.training)
+
+    def answered(self, step: int, count: int, *, training: bool) -> None:
+        """An answer for a step of so many samples is there."""
         due = self._due.popleft() if self._due else None
-        if due != (message.step, message.count, message.training):
+        if due != (step, count, training):
             raise ProtocolError(
-                f"an answer for step {message.step} ({message.count} samples) came; due was "
+                f"an answer for step {step} ({count} samples) came; due was "
                 f"{'nothing' if due is None else f'step {due[0]} ({due[1]} samples)'}"
             )

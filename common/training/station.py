@@ -14,11 +14,12 @@ import msgspec
 import torch
 from torch import Tensor
 
+from common.codec import Encoded
 from common.errors import CodecError, PartitionError, ProtocolError, UsageError
 from common.partition.graph import Graph
 from common.partition.steps import state_of
 from common.training.checkpoint import CheckpointStore, under
-from common.training.exchange import Answer, Upload
+from common.training.exchange import AS_IT_IS, Answer, Forwarded, Returned, Upload
 from common.training.line import Parts
 from common.training.part_state import (
     State,
@@ -34,8 +35,20 @@ from common.training.part_state import (
 from common.training.tail import Tail
 from common.training.timed import TimedTail
 from common.wire.framing import pack
-from common.wire.messages import Average, Averaged, Bye, Checkpoint, Checkpointed, Finish, Finished, Move, Moved
-from common.wire.structs import Job, Piece
+from common.wire.messages import (
+    Average,
+    Averaged,
+    Bye,
+    Checkpoint,
+    Checkpointed,
+    Finish,
+    Finished,
+    Move,
+    Moved,
+    OutputGradients,
+    Outputs,
+)
+from common.wire.structs import Job, Payload, Piece
 from common.wire.tcp import Received
 
 
@@ -83,8 +96,8 @@ class Averaging:
     head: State
 
 
-Arrived: TypeAlias = Upload | Snapshot | _Moving | Averaging | Finish | Bye
-Leaving: TypeAlias = Answer | Snapshot | tuple[Moved | Averaged, State] | Finished
+Arrived: TypeAlias = Upload | Returned | Snapshot | _Moving | Averaging | Finish | Bye
+Leaving: TypeAlias = Answer | Forwarded | Snapshot | tuple[Moved | Averaged, State] | Finished
 
 
 class Station:
@@ -141,6 +154,8 @@ class Station:
         if isinstance(message, Checkpoint):
             tensors = {f"up/{name}": value.clone() for name, value in self.tail.codec_up.state().items()}
             return Snapshot(self._received, message.answered, message.copy, self.tail.order.state(), tensors)
+        if isinstance(message, OutputGradients):
+            return Returned(message.step, message.loss, message.correct, _one(message.payload, received))
         if isinstance(message, Move):
             return _Moving(message, received.frame.buffers)
         if isinstance(message, Average):
@@ -150,7 +165,9 @@ class Station:
     def act(self, item: Arrived) -> Leaving:
         """Do it."""
         if isinstance(item, Upload):
-            return self._timed.step(item)
+            return self._timed.step(item) if self.job.labels == "cloud" else self._timed.forward(item)
+        if isinstance(item, Returned):
+            return self._timed.turn(item)
         if isinstance(item, Snapshot):
             item.state = copied(state_of_part(self.tail.part, self.tail.updater))
             return item
@@ -164,6 +181,9 @@ class Station:
         """The frame that answers."""
         if isinstance(item, Answer):
             return self._timed.encode(item)
+        if isinstance(item, Forwarded):
+            encoded = AS_IT_IS.encode([item.outputs], item.step)
+            return pack(Outputs(item.step, item.training, encoded.spec, item.times), encoded.buffers)
         if isinstance(item, Snapshot):
             return self._keep(item)
         if isinstance(item, Finished):
@@ -249,6 +269,13 @@ def kept_answers(tensors: Mapping[str, Tensor]) -> list[Parts]:
     """The answers in a tail's checkpoint that its edge had not applied, oldest first; the last is that to itself."""
     answers = {int(number): value for number, value in under(tensors, "answers/").items()}
     return [[answers[number].numpy().data] for number in sorted(answers)]
+
+
+def _one(payload: Payload, received: Received) -> Tensor:
+    """The only tensor of a payload that no codec has touched."""
+    if len(payload.tensors) != 1 or len(received.frame.buffers) != 1:
+        raise ProtocolError(f"{len(payload.tensors)} tensors came where one was due")
+    return AS_IT_IS.decode(Encoded(payload, received.frame.buffers))[0]
 
 
 def _anything(job: Job) -> None:

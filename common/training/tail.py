@@ -1,6 +1,7 @@
 """The tail: the part of the model at the loss side, and what it does in a step."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import compress
 from math import prod
 from typing import Any, TypeAlias
@@ -10,11 +11,12 @@ from torch import Tensor, nn
 
 from common.codec import Codec, Context, Encoded
 from common.codec.buffers import dtype_name, from_bytes, named_dtype
-from common.errors import ProtocolError
+from common.errors import ProtocolError, UsageError
 from common.partition.layout import pack, unpack
-from common.training.exchange import Answer, Outgoing, Upload, announced
+from common.training.exchange import Answer, Forwarded, Objective, Outgoing, Returned, Upload, announced
 from common.training.optimizers import Updater
 from common.training.randomness import one_at_a_time, step_stream
+from common.training.received import received_tensor
 from common.training.session import StepOrder
 from common.wire.framing import Frame
 from common.wire.messages import Activations, Gradients
@@ -23,8 +25,14 @@ from common.wire.structs import TensorSpec
 _Form: TypeAlias = tuple[tuple[int, ...], str]
 """Shape and name of the dtype of a tensor."""
 
-Objective: TypeAlias = Callable[[Any, Tensor], tuple[Tensor, int]]
-"""(outputs, labels) -> (mean loss of the batch, number of right answers)."""
+
+@dataclass(frozen=True)
+class _Open:
+    """A step whose outputs are at the edge."""
+
+    upload: Upload
+    outputs: Tensor
+    gradients: dict[int, Tensor]
 
 
 class Tail:
@@ -46,6 +54,7 @@ class Tail:
         most_bytes: of all activations of the largest batch, and of what carries them.
         batch_size: the largest batch.
         num_classes: labels must be below.
+        labels_here: whether uploads have labels; else the edge computes the loss of what `forward` makes.
         seed: of the run.
         device: where the part computes.
     """
@@ -65,6 +74,7 @@ class Tail:
         most_bytes: int,
         batch_size: int,
         num_classes: int,
+        labels_here: bool = True,
         seed: int,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -81,6 +91,8 @@ class Tail:
         self._most_bytes = most_bytes
         self._batch_size = batch_size
         self._num_classes = num_classes
+        self._labels_here = labels_here
+        self._open: _Open | None = None
         self._seed = seed
         self._device = torch.device(device)
         self.order = StepOrder()
@@ -98,8 +110,8 @@ class Tail:
         count = self._check(message, len(frame.buffers))
         crossing = len(message.payload.tensors)
         sent_labels, sent_ids, *state = frame.buffers[crossing:]
-        labels = _whole_numbers(message.labels, sent_labels, count, "labels")
-        if not 0 <= int(labels.min()) <= int(labels.max()) < self._num_classes:
+        labels = _whole_numbers(message.labels, sent_labels, count if self._labels_here else 0, "labels")
+        if self._labels_here and not 0 <= int(labels.min()) <= int(labels.max()) < self._num_classes:
             raise ProtocolError(
                 f"labels from {int(labels.min())} to {int(labels.max())} came; the job has {self._num_classes} classes"
             )
@@ -131,21 +143,63 @@ class Tail:
             return Answer(upload.step, False, loss.item(), correct, len(labels), ())
         gradients: dict[int, Tensor] = {}
         with torch.enable_grad():
-            received = [
-                _received(each, gradients, i) if wanted else each
-                for i, (each, wanted) in enumerate(zip(upload.tensors, upload.gradients_wanted, strict=True))
-            ]
-            with step_stream(self._seed, upload.step, self._device, upload.random_state):
-                outputs = self.part(*received)
+            outputs = self._forward(upload, gradients)
             loss, correct = self._objective(outputs, labels)
             if loss.requires_grad:
                 loss.backward()  # type: ignore[no-untyped-call]
         self.updater.apply(upload.epoch)
-        due = (
-            gradients[i] if i in gradients else torch.zeros_like(each)
-            for i, each in compress(enumerate(upload.tensors), upload.gradients_wanted)
+        return Answer(upload.step, True, loss.item(), correct, len(labels), _due(upload, gradients))
+
+    def forward(self, upload: Upload) -> Forwarded:
+        """The outputs for an upload whose labels stay at the edge; in training `turn` goes on from here.
+
+        Raises:
+            UsageError: the model has other outputs than one tensor.
+        """
+        if self.part.training != upload.training:
+            self.part.train(upload.training)
+        gradients: dict[int, Tensor] = {}
+        if upload.training:
+            with torch.enable_grad():
+                outputs = self._forward(upload, gradients)
+        else:
+            with torch.no_grad(), one_at_a_time:
+                outputs = self.part(*upload.tensors)
+        if not isinstance(outputs, Tensor):
+            raise UsageError("--labels edge sends the model's outputs down, and they are not one tensor here")
+        if upload.training:
+            self._open = _Open(upload, outputs, gradients)
+        return Forwarded(upload.step, upload.training, outputs.detach(), upload.times)
+
+    def turn(self, returned: Returned) -> Answer:
+        """Backward from the outputs on, and one optimizer step.
+
+        Raises:
+            ProtocolError: no such step is open, or gradients of another form than its outputs.
+        """
+        opened, self._open = self._open, None
+        gradients = returned.gradients.to(self._device)
+        if opened is None or opened.upload.step != returned.step:
+            raise ProtocolError(f"gradients of the outputs of step {returned.step} came, which were not sent")
+        outputs = opened.outputs
+        if gradients.shape != outputs.shape or gradients.dtype != outputs.dtype:
+            raise ProtocolError(f"gradients of shape {tuple(gradients.shape)} came for outputs {tuple(outputs.shape)}")
+        if outputs.requires_grad:
+            torch.autograd.backward([outputs], [gradients])
+        self.updater.apply(opened.upload.epoch)
+        count = len(opened.upload.ids)
+        return Answer(
+            returned.step, True, returned.loss, returned.correct, count, _due(opened.upload, opened.gradients)
         )
-        return Answer(upload.step, True, loss.item(), correct, len(labels), tuple(due))
+
+    def _forward(self, upload: Upload, gradients: dict[int, Tensor]) -> Any:
+        """The part's outputs in training; the backward pass puts gradients of what was received where it is told."""
+        received = [
+            received_tensor(each, gradients, i) if wanted else each
+            for i, (each, wanted) in enumerate(zip(upload.tensors, upload.gradients_wanted, strict=True))
+        ]
+        with step_stream(self._seed, upload.step, self._device, upload.random_state):
+            return self.part(*received)
 
     def encode(self, answer: Answer) -> Outgoing:
         """The message of an answer."""
@@ -165,9 +219,10 @@ class Tail:
 
     def _check(self, message: Activations, buffers: int) -> int:
         """Number of samples, where everything announced fits this cut."""
-        count = message.labels.shape[0] if len(message.labels.shape) == 1 else -1
+        of_samples, what = (message.labels, "labels") if self._labels_here else (message.ids, "ids")
+        count = of_samples.shape[0] if len(of_samples.shape) == 1 else -1
         if not 0 < count <= self._batch_size:
-            raise ProtocolError(f"labels of shape {message.labels.shape}; batches have 1 to {self._batch_size} samples")
+            raise ProtocolError(f"{what} of shape {of_samples.shape}; batches have 1 to {self._batch_size} samples")
         came = announced(message.payload, message.views)
         if not self._data_dependent:
             self._compare(came, self._examples[message.training], count)
@@ -202,36 +257,16 @@ class Tail:
         return all(n == d or n * self._example_size == d * count for n, d in zip(shape, example, strict=True))
 
 
+def _due(upload: Upload, gradients: dict[int, Tensor]) -> tuple[Tensor, ...]:
+    """The gradients that were wanted; zeros of what the outputs do not depend on."""
+    return tuple(
+        gradients[i] if i in gradients else torch.zeros_like(each)
+        for i, each in compress(enumerate(upload.tensors), upload.gradients_wanted)
+    )
+
+
 def _whole_numbers(spec: TensorSpec, data: memoryview, count: int, what: str) -> Tensor:
     dtype = named_dtype(spec.dtype)
     if dtype.is_floating_point or spec.shape != (count,):
         raise ProtocolError(f"{what} of shape {spec.shape} and {spec.dtype} came for {count} samples")
     return from_bytes(data, dtype, spec.shape).long()
-
-
-def _received(tensor: Tensor, gradients: dict[int, Tensor], index: int) -> Tensor:
-    """The tensor as the tail's part takes it; the backward pass puts its gradient into ``gradients``."""
-    leaf = tensor.detach().requires_grad_()
-    received: Tensor = _Received.apply(leaf, gradients, index)  # type: ignore[no-untyped-call]
-    return received
-
-
-class _Received(torch.autograd.Function):
-    """The received tensor as a value that the tail's in-place operations may write to (a leaf they may not).
-
-    Its gradient is taken as it flows, which is how it would flow on in the whole model: a leaf's own would be copied
-    to the leaf's strides.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, leaf: Tensor, gradients: dict[int, Tensor], index: int) -> Tensor:
-        """A tensor over the same memory that is no view for autograd."""
-        ctx.gradients, ctx.index = gradients, index
-        empty = torch.empty(0, dtype=leaf.dtype, device=leaf.device)
-        return empty.set_(leaf.untyped_storage(), leaf.storage_offset(), leaf.shape, leaf.stride())
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None]:
-        """Keep the gradient; nothing is behind it."""
-        ctx.gradients[ctx.index] = gradient
-        return None, None, None

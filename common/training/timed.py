@@ -8,7 +8,7 @@ import msgspec
 import torch
 
 from common.training.digest import parameter_digests
-from common.training.exchange import Answer, Upload
+from common.training.exchange import Answer, Forwarded, Returned, Upload
 from common.training.tail import Tail
 from common.wire.framing import Buffer, pack
 from common.wire.structs import TailTimes
@@ -73,6 +73,7 @@ class TimedTail:
     def __init__(self, tail: Tail, timer: Callable[[], Callable[[], float]]) -> None:
         self._tail = tail
         self._timer = timer
+        self._forwarded = TailTimes()
 
     def decode(self, received: Received) -> Upload:
         """The upload in a frame, with the time its bytes took to come."""
@@ -88,6 +89,20 @@ class TimedTail:
         answer = self._tail.step(upload)
         times = msgspec.structs.replace(upload.times, compute=(start, stop()))
         return replace(answer, times=times)
+
+    def forward(self, upload: Upload) -> Forwarded:
+        """The outputs for an upload whose labels stay at the edge."""
+        start, stop = self._now()
+        forwarded = self._tail.forward(upload)
+        self._forwarded = msgspec.structs.replace(upload.times, compute=(start, stop()))
+        return replace(forwarded, times=self._forwarded)
+
+    def turn(self, returned: Returned) -> Answer:
+        """The answer to the gradients of these outputs; both passes are its compute."""
+        _, stop = self._now()
+        answer = self._tail.turn(returned)
+        start, busy_s = self._forwarded.compute
+        return replace(answer, times=msgspec.structs.replace(self._forwarded, compute=(start, busy_s + stop())))
 
     def encode(self, answer: Answer) -> list[Buffer]:
         """The frame of an answer."""

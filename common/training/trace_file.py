@@ -10,6 +10,7 @@ _TRACKS = (
     "edge forward",
     "edge backward",
     "edge encode",
+    "edge loss",
     "edge decode",
     "edge evaluate",
     "uplink",

@@ -157,6 +157,25 @@ class Gradients(Struct, frozen=True, tag="gradients", omit_defaults=True):
     """One for each gradient, where they are not the tensors of ``payload`` themselves."""
 
 
+class Outputs(Struct, frozen=True, tag="outputs", omit_defaults=True):
+    """Tail -> head, where the labels stay at the edge: the model's outputs, for the loss. Buffers: one."""
+
+    step: int
+    training: bool
+    payload: Payload
+    times: TailTimes = TailTimes()
+
+
+class OutputGradients(Struct, frozen=True, tag="output_gradients"):
+    """Head -> tail, in training: the loss's gradients of the `Outputs`; answered by `Gradients`. Buffers: one."""
+
+    step: int
+    loss: float
+    """Mean over the step's samples; the answer has it again."""
+    correct: int
+    payload: Payload
+
+
 class Checkpoint(Struct, frozen=True, tag="checkpoint"):
     """Edge -> cloud on the training port: keep the state as it is behind all that was sent before this."""
 
@@ -253,6 +272,8 @@ Message: TypeAlias = (
     | Attached
     | Activations
     | Gradients
+    | Outputs
+    | OutputGradients
     | Checkpoint
     | Checkpointed
     | Move

@@ -5,6 +5,7 @@ import struct
 import time
 from typing import Protocol
 
+from common.wire.counts import STAMP_SPACE, ask_stamps, lateness_s
 from common.wire.framing import Buffer
 
 
@@ -27,6 +28,8 @@ class Plain:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
+        self._stamp_space = STAMP_SPACE if ask_stamps(sock) else 0
+        self._told: list[tuple[int, int, bytes]] = []
         self.timeout_s = 0.0
         self._deadline_s: float | None = None
 
@@ -48,10 +51,16 @@ class Plain:
         """Receive until ``target`` is full, or the peer has been silent for the timeout behind its first bytes."""
         self._hasten(socket.SO_RCVTIMEO)
         try:
-            return self._socket.recv_into(target, 0, socket.MSG_WAITALL)
+            n, self._told, *_ = self._socket.recvmsg_into([target], self._stamp_space, socket.MSG_WAITALL)
+            return n
         except BlockingIOError:
             self._check_deadline()
             raise
+
+    @property
+    def lateness_s(self) -> float:
+        """How long ago the last bytes came that were received; 0 where others wait, or the kernel does not tell."""
+        return lateness_s(self._socket, self._told)
 
     def send(self, parts: list[Buffer]) -> int:
         """Hand parts to the kernel."""

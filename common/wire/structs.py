@@ -68,6 +68,8 @@ class Job(Struct, frozen=True):
     """How many numbers of words there are, where samples are texts (int64); 0 where they are images (float32)."""
     frozen: int = 0
     """Index of the cut point before which nothing is trained, and all computes as in evaluation."""
+    labels: str = "cloud"
+    """Where the loss is computed; at the ``edge`` labels never leave it, and the outputs come down instead."""
     weights: str = ""
     """What the model starts from, where that is not the seed alone: equal where both sides start from the same."""
 

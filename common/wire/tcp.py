@@ -153,7 +153,8 @@ class Connection:
                 started, before = time.perf_counter(), self.moved[1]
             if frames := self._reader.buffer_updated(n):
                 break
-        seconds, self._left = time.perf_counter() - started, self.moved[1]
+        elapsed, self._left = time.perf_counter() - started, self.moved[1]
+        seconds = max(elapsed - self._plain.lateness_s, 0.0)
         if isinstance(frames[0].message, Error):
             kind = SessionGone if frames[0].message.code == "gone" else PeerError
             raise kind(f"{self.peer} {_verdict(frames[0].message)}")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from common.errors import TandemError
 from common.training import Head, Tail
-from common.training.exchange import Outgoing
+from common.training.exchange import AS_IT_IS, Outgoing
 from common.training.opening import Recipe
 from common.training.part_state import state_of_part, to_pieces
 from common.training.prepare import Prepared, largest_body, make_head, make_tail, prepare
@@ -34,6 +34,8 @@ from common.wire.messages import (
     Moved,
     Open,
     Opened,
+    OutputGradients,
+    Outputs,
     Ping,
     Pong,
     Proof,
@@ -168,7 +170,12 @@ def session_frames(setting: Setting) -> list[tuple[Message, list[bytes]]]:
     ]
     pieces, buffers = to_pieces(state_of_part(tail.part, tail.updater))
     move = Move(1, "x", "none", "none", 0, 1, 0, pieces)
+    outputs = AS_IT_IS.encode([torch.randn(BATCH_SIZE, CLASSES)], 0)
+    turns = (Outputs(0, training=True, payload=outputs.spec), OutputGradients(0, 1.5, 2, outputs.spec))
     states = (move, Moved(pieces), Checkpointed(pieces), Average(pieces), Averaged(2, pieces))
     moving = [Outgoing(each, buffers) for each in states]
-    with_buffers = [(each.message, [bytes(b) for b in each.buffers]) for each in (up, down, *moving)]
+    with_buffers = [
+        (each.message, [bytes(b) for b in each.buffers])
+        for each in (up, down, *moving, *(Outgoing(each, outputs.buffers) for each in turns))
+    ]
     return [*((message, []) for message in alone), *with_buffers]
