@@ -8,12 +8,13 @@ a long grid can be stopped and continued. The table and the figure show bytes pe
 import csv
 import dataclasses
 import itertools
+import math
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 from tqdm import tqdm
@@ -61,6 +62,10 @@ class Options:
     """Samples of a step."""
     optim: str = "resnet"
     """Optimizer preset."""
+    lr: float = 0.0
+    """First learning rate; 0 takes the preset's."""
+    last_epochs: int = 1
+    """A run's accuracy is the mean behind so many last epochs; the CSV has all, so this can be changed afterwards."""
     threads: int = 1
     """Threads of an operation."""
     limit_h: float = 8.0
@@ -83,12 +88,13 @@ class Run:
     epochs: int
     batch_size: int
     optim: str
+    lr: float
     compress_up: str
     compress_down: str
     stale_it: int
     seed: int
-    accuracy: float = 0.0
-    """Held out, behind the last epoch; a share of 1."""
+    accuracies: str = ""
+    """Held out, behind each epoch; shares of 1 with spaces between."""
     bytes_up: float = 0.0
     """Per step."""
     bytes_down: float = 0.0
@@ -97,7 +103,11 @@ class Run:
     @property
     def asked(self) -> tuple[object, ...]:
         """What tells this run from all others."""
-        return dataclasses.astuple(self)[:10]
+        return dataclasses.astuple(self)[:11]
+
+    def accuracy(self, last_epochs: int) -> float:
+        """The mean behind the last epochs."""
+        return mean(float(each) for each in self.accuracies.split()[-last_epochs:])
 
 
 def main() -> None:
@@ -109,12 +119,13 @@ def main() -> None:
         make_codec(up, "up")
         make_codec(down, "down")
     runs = complete(options)
-    points = summarise(runs)
-    print(f"{options.model} on {options.dataset}, {options.epochs} epochs, seeds {options.seeds}; {machine()}\n")
+    points = summarise(runs, options.last_epochs)
+    title = f"{Path(options.model).name} on {Path(options.dataset).name}, {options.epochs} epochs"
+    print(f"{title}, accuracy behind the last {options.last_epochs}, seeds {options.seeds}; {machine()}\n")
     print_table(rows_of(points))
     print(f"\n{verdict(points)}")
     if options.plot is not None:
-        save_figure(options.plot, points, f"{options.model} on {options.dataset}, {options.epochs} epochs")
+        save_figure(options.plot, points, title)
 
 
 def complete(options: Options) -> list[Run]:
@@ -138,7 +149,8 @@ def complete(options: Options) -> list[Run]:
 
 def grid(options: Options) -> Iterator[Run]:
     """What is to be run, seed by seed, so that a stopped grid is complete for its first seeds."""
-    fixed = (options.dataset, options.model, options.cut, options.epochs, options.batch_size, options.optim)
+    o = options
+    fixed = (o.dataset, o.model, o.cut, o.epochs, o.batch_size, o.optim, o.lr)
     if options.pairs:
         codecs = list(zip(options.compress_up, options.compress_down, strict=False))
     else:
@@ -162,6 +174,7 @@ def train(run: Run, options: Options) -> Run:
             epochs=run.epochs,
             batch_size=run.batch_size,
             optim=run.optim,
+            lr=run.lr,
             stale_it=run.stale_it,
             # Exact codecs at K = 0 are the unsplit model, bit for bit.
             compress_up="none" if unsplit else run.compress_up,
@@ -171,17 +184,19 @@ def train(run: Run, options: Options) -> Run:
             run_dir=Path(folder),
         )
         job.prepare()
-        summary = train_in_process(plan_job(job), job).summary
+        done = train_in_process(plan_job(job), job)
+        with (done.folder / "epochs.csv").open(newline="", encoding="utf-8") as file:
+            accuracies = [row["accuracy"] for row in csv.DictReader(file)]
     return dataclasses.replace(
         run,
-        accuracy=summary["accuracy"],
-        bytes_up=0.0 if unsplit else summary["bytes_up_per_step"],
-        bytes_down=0.0 if unsplit else summary["bytes_down_per_step"],
+        accuracies=" ".join(accuracies),
+        bytes_up=0.0 if unsplit else done.summary["bytes_up_per_step"],
+        bytes_down=0.0 if unsplit else done.summary["bytes_down_per_step"],
         seconds=time.perf_counter() - started,
     )
 
 
-def summarise(runs: Sequence[Run]) -> list[Point]:
+def summarise(runs: Sequence[Run], last_epochs: int = 1) -> list[Point]:
     """Means over seeds, the unsplit model first, then by bytes from many to few."""
     by_choice: dict[tuple[str, str, int], list[Run]] = {}
     for run in runs:
@@ -189,7 +204,7 @@ def summarise(runs: Sequence[Run]) -> list[Point]:
     points = [
         Point(
             *choice,
-            tuple(run.accuracy for run in group),
+            {run.seed: run.accuracy(last_epochs) for run in group},
             mean(run.bytes_up for run in group),
             mean(run.bytes_down for run in group),
         )
@@ -199,24 +214,39 @@ def summarise(runs: Sequence[Run]) -> list[Point]:
 
 
 def rows_of(points: Sequence[Point]) -> list[dict[str, object]]:
-    """The table: against unsplit in points of accuracy, against plain floats in bytes."""
-    unsplit = next((point.accuracy for point in points if point.compress_up == UNSPLIT), float("nan"))
+    """The table: against unsplit in points of accuracy (and the standard error of that), against floats in bytes."""
     plain = plain_bytes(points)
-    return [
-        {
-            "up": point.compress_up,
-            "down": point.compress_down,
-            "K": point.stale_it,
-            "accuracy %": 100 * point.accuracy,
-            "+-": 100 * point.spread,
-            "points below": 100 * (unsplit - point.accuracy),
-            "KB up": point.bytes_up / 1e3,
-            "KB down": point.bytes_down / 1e3,
-            "fewer bytes": plain / point.nbytes if point.nbytes else "",
-            "seeds": len(point.accuracies),
-        }
-        for point in points
-    ]
+    rows: list[dict[str, object]] = []
+    for point in points:
+        below, error = loss(point, points)
+        rows.append(
+            {
+                "up": point.compress_up,
+                "down": point.compress_down,
+                "K": point.stale_it,
+                "accuracy %": 100 * point.accuracy,
+                "+-": 100 * point.spread,
+                "points below": below,
+                "error of that": error,
+                "KB up": point.bytes_up / 1e3,
+                "KB down": point.bytes_down / 1e3,
+                "fewer bytes": plain / point.nbytes if point.nbytes else "",
+                "seeds": len(point.by_seed),
+            }
+        )
+    return rows
+
+
+def loss(point: Point, points: Sequence[Point]) -> tuple[float, float]:
+    """Points of accuracy below unsplit, and the standard error of that; nan where that is not known.
+
+    Runs of one seed begin with the same weights and see the same batches: they are compared with each other.
+    """
+    unsplit = next((each for each in points if each.compress_up == UNSPLIT), point)
+    below = [100 * (unsplit.by_seed[seed] - mine) for seed, mine in point.by_seed.items() if seed in unsplit.by_seed]
+    if not below or unsplit.compress_up != UNSPLIT:
+        return math.nan, math.nan
+    return mean(below), stdev(below) / math.sqrt(len(below)) if len(below) > 1 else math.nan
 
 
 def plain_bytes(points: Sequence[Point]) -> float:
@@ -227,16 +257,15 @@ def plain_bytes(points: Sequence[Point]) -> float:
 
 def verdict(points: Sequence[Point]) -> str:
     """The choice of fewest bytes that costs no more than `LARGEST_LOSS` points."""
-    unsplit = next((point.accuracy for point in points if point.compress_up == UNSPLIT), None)
-    if unsplit is None:
+    if not any(point.compress_up == UNSPLIT for point in points):
         return "the unsplit model was not run: nothing can be said of a loss"
-    good = [p for p in points if p.nbytes and 100 * (unsplit - p.accuracy) <= LARGEST_LOSS]
+    good = [point for point in points if point.nbytes and loss(point, points)[0] <= LARGEST_LOSS]
     if not good:
         return f"no choice is within {LARGEST_LOSS} points of unsplit"
     best = min(good, key=lambda point: point.nbytes)
     return (
         f"fewest bytes within {LARGEST_LOSS} points of unsplit: {best.compress_up} up, {best.compress_down} down, "
-        f"K = {best.stale_it}: {100 * (unsplit - best.accuracy):.2f} points below, "
+        f"K = {best.stale_it}: {loss(best, points)[0]:.2f} points below, "
         f"{plain_bytes(points) / best.nbytes:.1f}x fewer bytes than plain floats"
     )
 

@@ -1,7 +1,6 @@
 """The figure of the accuracy benchmark: bytes per step against the final accuracy."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -11,6 +10,7 @@ import matplotlib as mpl
 mpl.use("Agg")
 
 from matplotlib import pyplot as plt
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from common.drawing import COLORS, MARKERS, plain
 
@@ -24,8 +24,8 @@ class Point:
     compress_up: str
     compress_down: str
     stale_it: int
-    accuracies: tuple[float, ...]
-    """Of each seed; shares of 1."""
+    by_seed: Mapping[int, float]
+    """Accuracies; shares of 1."""
     bytes_up: float
     """Per step; 0 of the unsplit model."""
     bytes_down: float
@@ -33,17 +33,12 @@ class Point:
     @property
     def accuracy(self) -> float:
         """Mean over the seeds."""
-        return mean(self.accuracies)
+        return mean(self.by_seed.values())
 
     @property
     def spread(self) -> float:
         """Standard deviation over the seeds; 0 of one."""
-        return stdev(self.accuracies) if len(self.accuracies) > 1 else 0.0
-
-    @property
-    def error(self) -> float:
-        """Standard error of the mean; 0 of one seed."""
-        return self.spread / math.sqrt(len(self.accuracies))
+        return stdev(self.by_seed.values()) if len(self.by_seed) > 1 else 0.0
 
     @property
     def nbytes(self) -> float:
@@ -80,6 +75,9 @@ def save_figure(path: Path, points: Sequence[Point], title: str) -> None:
         if not point.nbytes:
             axis.axhline(100 * point.accuracy, color="#555555", linestyle="--", linewidth=1, label="unsplit")
     axis.set(xscale="log", xlabel="KB per step, up and down", ylabel="final accuracy, %", title=title)
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
     plain(axis, "both")
     axis.legend(fontsize=8)
     figure.savefig(path, dpi=150)

@@ -29,8 +29,9 @@ from common.training.prepare import prepare
 
 CODECS = (
     *("none+zstd", "none+lz4", "none+shuffle+zstd", "fp16", "fp16+zstd", "fp16+shuffle+zstd", "bf16"),
-    *("int8", "int8/c", "int8+zstd", "int8/c+zstd", "int4", "int4/c", "int4+zstd", "int4/c+zstd", "int4/c+lz4"),
-    *("int4/c/s+zstd", "int2/c+zstd", "topk:0.1", "topk:0.1+int8", "topk:0.1+int4/c+zstd", "randtopk:0.1+int4/c"),
+    *("int8", "int8/c", "int8/b", "int8+zstd", "int8/c+zstd", "int8/b+zstd", "int4", "int4/c", "int4/b", "int4+zstd"),
+    *("int4/c+zstd", "int4/b+zstd", "int4/c+lz4", "int4/c/s+zstd", "int2/c+zstd", "int2/b+zstd"),
+    *("topk:0.1", "topk:0.1+int8", "topk:0.1+int4/c+zstd", "randtopk:0.1+int4/c"),
     *("topk:0.01+int8", "delta+int4/c+zstd", "delta+int2/c+zstd", "ef+int4/c+zstd", "ef+topk:0.1+int8"),
 )
 

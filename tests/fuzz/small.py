@@ -174,7 +174,9 @@ def session_frames(setting: Setting) -> list[tuple[Message, list[bytes]]]:
     turns = (Outputs(0, training=True, payload=outputs.spec), OutputGradients(0, 1.5, 2, outputs.spec))
     states = (move, Moved(pieces), Checkpointed(pieces), Average(pieces), Averaged(2, pieces))
     moving = [Outgoing(each, buffers) for each in states]
-    with_buffers = [
+    turning = [Outgoing(each, outputs.buffers) for each in turns]
+    every = (up, down, *moving, *turning)
+    with_buffers = [(each.message, [bytes(b) for b in each.buffers]) for each in every]
         (each.message, [bytes(b) for b in each.buffers])
         for each in (up, down, *moving, *(Outgoing(each, outputs.buffers) for each in turns))
     ]
