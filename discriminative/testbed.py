@@ -20,6 +20,7 @@ class Testbed:
     Args:
         link: name or numbers of the link (`common.link.contexts`).
         server_flags: further flags of the server.
+        link_flags: further flags of the link, such as traces.
         run_dir: where the run folders go.
         quiet: keep the client's messages in ``client.log`` instead of showing them.
         pin: give the edge the first core and the cloud the second, and each one thread; where there are two.
@@ -31,12 +32,13 @@ class Testbed:
         run_dir: Path,
         *,
         server_flags: Sequence[str] = (),
+        link_flags: Sequence[str] = (),
         quiet: bool = False,
         pin: bool = True,
     ) -> None:
         self._link = link
         self._run_dir = run_dir
-        self._server_flags = server_flags
+        self._server_flags, self._link_flags = server_flags, link_flags
         self._quiet = quiet
         self._cores = _two_cores() if pin else None
         self._stack = ExitStack()
@@ -51,7 +53,8 @@ class Testbed:
             port, hyperport = _await(server, "discriminative.server", r"port (\d+), hyperport (\d+)").groups()
             route = ["--ip", "127.0.0.1", "--port", port, "--hyperport", hyperport]
             listen = ["--listen_port", "0", "--listen_hyperport", "0"]
-            link = self._start(stack, log, None, "common.link", "--link", self._link, *route, *listen)
+            flags = ["--link", self._link, *route, *listen, *self._link_flags]
+            link = self._start(stack, log, None, "common.link", *flags)
             self.ports = [_await(link, "common.link", r"^\S+:(\d+) -> ").group(1) for _ in range(2)]
             self._stack = stack.pop_all()
         return self

@@ -18,6 +18,10 @@ from common.training.hosted import Hosted
 from common.training.line import Line
 from common.training.recorder import Recorder
 from common.training.station import Station
+from discriminative.options import BaseOptions
+from discriminative.recipe import plan_job
+from discriminative.train import train_in_process
+from tests.test_resume import Killed, folder_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -123,6 +127,33 @@ def test_a_link_that_is_slow_is_not_taken_for_dead(tmp_path: Path, monkeypatch: 
         survived = run(here, images, SETTINGS[0], tmp_path)
     assert survived.outcome.summary["faults"] == 0
     assert survived.seconds > 3 * frame_s
+
+
+@pytest.mark.parametrize("with_server", [True, False], ids=["server", "in-process"])
+def test_a_run_that_is_killed_when_only_its_summary_is_due(
+    images: Images,
+    expected: Callable[[Setting], Outcome],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    with_server: bool,
+) -> None:
+    """The cloud must not have forgotten the session by then."""
+
+    def killed(*_args: Any, **_more: Any) -> None:
+        raise Killed
+
+    with place(tmp_path, tls=False, context=FAST) as here:
+
+        def trained(**more: Any) -> Outcome:
+            if with_server:
+                return train(here, images, SMALL, tmp_path / "runs", EPOCHS, **more).outcome
+            options = BaseOptions(**images.options(SMALL, tmp_path / "runs", EPOCHS), **more)
+            return Outcome.read(train_in_process(plan_job(options), options).folder)
+
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(Recorder, "finish", killed)
+            trained()
+        assert trained(resume=folder_of(tmp_path / "runs")).difference(expected(SMALL)) == ""
 
 
 def test_processes_that_are_killed(images: Images, expected: Callable[[Setting], Outcome], tmp_path: Path) -> None:

@@ -28,12 +28,15 @@ CHANGE_S = 3.0
 LEAST_BYTES = 1 << 13
 """A transfer that has fewer behind its first ones says nothing: some segments, which may come in one piece."""
 LEAST_S = 0.005
-"""Shorter times say nothing either: the thread that takes them may be as late, and what was held up behind a receiver
-that was slow comes at once. Only a probe, which is alone, shows that the link carries as much as that in this time."""
+"""Shorter times say nothing either: threads and packets may be as late, and what was held up behind a receiver that was
+slow comes at once. Only a probe, which is alone, shows that the link carries as much as that in this time."""
+PROBE_BYTES = 1 << 20
+"""Of the largest probe: what either side takes on a control connection."""
 RTT_S = 30.0
 """The shortest round trip of this time counts."""
 _MOST_S = 3600.0
 _LEAST_CHANGE = 0.05  # of a rate; below it there is no other link
+_LATE = 3  # times the least: what is due in less than that, and takes less than this, was perhaps only late
 _CHANGE = 2.5  # spreads: beyond, a transfer is other than those before
 _FIRST_SPREAD, _FIRST_SPREAD_S = 0.2, 0.02  # what is supposed, and seconds of transfer that it stands for
 
@@ -84,6 +87,8 @@ class Rate:
         self._at_s = -math.inf
         self.told_s = -math.inf
         """When a transfer last told the rate."""
+        self.outrun = False
+        """Whether one has been quicker since, too quick to tell by how much."""
 
     @property
     def bps(self) -> float | None:
@@ -111,13 +116,18 @@ class Rate:
         """
         if nbytes < LEAST_BYTES or not seconds <= _MOST_S:  # no number, say: it comes from the peer
             return False
-        if seconds >= LEAST_S:
-            self._take(nbytes, seconds, max(at_s, self._at_s))
-            self.told_s = self._at_s
-            return True
-        if probe and 8 * nbytes / LEAST_S > (self.bps or 0.0):
-            self._take(nbytes, LEAST_S, max(at_s, self._at_s))
-        return False
+        known_bps, at_s = self.bps or 0.0, max(at_s, self._at_s)
+        if seconds < LEAST_S:
+            quicker = 8 * nbytes > LEAST_S * known_bps
+            self.outrun = not probe and nbytes <= PROBE_BYTES and (quicker or self.outrun)
+            if probe and quicker:
+                self._take(nbytes, LEAST_S, at_s)
+            return False
+        if not probe and 8 * nbytes < LEAST_S * known_bps and seconds < _LATE * LEAST_S:
+            return False
+        self._take(nbytes, seconds, at_s)
+        self.told_s, self.outrun = at_s, False
+        return True
 
     @property
     def _usual(self) -> float:

@@ -6,11 +6,9 @@ A probe takes `PROBE_S` at the rate as it was known, every `EVERY_S`: half a per
 
 import math
 
-from common.planning.context import Rate
+from common.planning.context import PROBE_BYTES, Rate
 
 LEAST_BYTES = 1 << 14
-MOST_BYTES = 1 << 20
-"""What either side takes on a control connection."""
 PROBE_S = 0.02
 EVERY_S = 4.0
 """From the last transfer that told the rate, a probe or another."""
@@ -44,16 +42,20 @@ class Probes:
         """
         rate = self._rate
         self._told_s = max(self._told_s, rate.told_s)
-        if now_s < self._next_s or (now_s - rate.told_s < EVERY_S and not rate.doubted):
+        if now_s < self._next_s or (now_s - rate.told_s < EVERY_S and not self._doubted):
             return 0
-        if moved_bytes > _BUSY_BYTES and now_s - self._told_s < _PATIENCE_S:
+        if moved_bytes > _BUSY_BYTES and not rate.outrun and now_s - self._told_s < _PATIENCE_S:
             return 0
         wanted = int((rate.bps or 0.0) / 8 * PROBE_S)
-        return min(max(wanted, self._least_bytes), MOST_BYTES)
+        return min(max(wanted, self._least_bytes), PROBE_BYTES)
 
     def came(self, nbytes: int, seconds: float, now_s: float, *, told: bool) -> None:
         """A probe has come; ``told`` where its time was long enough to tell the rate."""
-        grows = not told and nbytes < MOST_BYTES
-        self._least_bytes = min(_GROWTH * nbytes, MOST_BYTES) if grows else LEAST_BYTES
-        again = grows or self._rate.doubted  # then the next look is soon enough
-        self._next_s = now_s + max(0.0 if again else EVERY_S, seconds / SHARE)
+        grows = not told and nbytes < PROBE_BYTES
+        self._least_bytes = min(_GROWTH * nbytes, PROBE_BYTES) if grows else LEAST_BYTES
+        self._next_s = now_s + max(0.0 if grows or self._doubted else EVERY_S, seconds / SHARE)
+
+    @property
+    def _doubted(self) -> bool:
+        """Whether the next look is late enough."""
+        return self._rate.doubted or self._rate.outrun

@@ -28,7 +28,7 @@ M = TypeVar("M", bound=Struct)
 
 HANDSHAKE_LIMITS = Limits(header_bytes=1 << 16, body_bytes=0)
 CONTROL_LIMITS = Limits(header_bytes=1 << 16, body_bytes=1 << 20)
-"""On a control connection behind its first answer: the body is that of a probe of the link."""
+"""On a control connection behind its first answer: the body is that of a probe of the link, of 1 MiB at most."""
 IDLE_TIMEOUT_S = 300.0
 HANDSHAKE_TIMEOUT_S = 15.0
 _FAREWELL_S = 1.0  # how long a refused peer may take to hear why

@@ -177,7 +177,4 @@ def session_frames(setting: Setting) -> list[tuple[Message, list[bytes]]]:
     turning = [Outgoing(each, outputs.buffers) for each in turns]
     every = (up, down, *moving, *turning)
     with_buffers = [(each.message, [bytes(b) for b in each.buffers]) for each in every]
-        (each.message, [bytes(b) for b in each.buffers])
-        for each in (up, down, *moving, *(Outgoing(each, outputs.buffers) for each in turns))
-    ]
     return [*((message, []) for message in alone), *with_buffers]
