@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from benchmarks.chaos_kills import Victims
 from benchmarks.chaos_link import Place, Standstill, Storm, Survived, place, train
-from benchmarks.chaos_runs import SETTINGS, Images, Outcome, Setting, undisturbed
+from benchmarks.chaos_runs import SETTINGS, Images, Outcome, Setting, client_options, undisturbed
 from common.link.contexts import LinkContext
 from common.training import edge, remote
 from common.training.heartbeat import Heartbeat
@@ -20,7 +21,8 @@ from common.training.recorder import Recorder
 from common.training.station import Station
 from discriminative.options import BaseOptions
 from discriminative.recipe import plan_job
-from discriminative.train import train_in_process
+from discriminative.train import train_in_process, train_with_server
+from tests.serving import serving
 from tests.test_resume import Killed, folder_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -150,10 +152,35 @@ def test_a_run_that_is_killed_when_only_its_summary_is_due(
             options = BaseOptions(**images.options(SMALL, tmp_path / "runs", EPOCHS), **more)
             return Outcome.read(train_in_process(plan_job(options), options).folder)
 
-        with monkeypatch.context() as patch, pytest.raises(Killed):
+        with monkeypatch.context() as patch:
             patch.setattr(Recorder, "finish", killed)
-            trained()
+            with pytest.raises(Killed):
+                trained()
         assert trained(resume=folder_of(tmp_path / "runs")).difference(expected(SMALL)) == ""
+
+
+def test_a_server_that_dies_again_and_again(
+    images: Images, expected: Callable[[Setting], Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed, real, dying = expected(SMALL), Recorder.step, [1, 3]
+    with ExitStack() as stack:
+        server = stack.enter_context(serving(tmp_path / "server"))
+        ports = server.port, server.hyperport
+
+        def record(self: Recorder, done: Any) -> None:
+            nonlocal server
+            real(self, done)
+            if done.step in dying:
+                dying.remove(done.step)
+                server.close()
+                port, hyperport = ports
+                server = stack.enter_context(serving(tmp_path / "server", port=port, hyperport=hyperport))
+
+        monkeypatch.setattr(Recorder, "step", record)
+        options = client_options(images, SMALL, tmp_path / "runs", EPOCHS, ports)
+        run = train_with_server(plan_job(options), options)
+    assert Outcome.read(run.folder).difference(undisturbed) == ""
+    assert not dying
 
 
 def test_processes_that_are_killed(images: Images, expected: Callable[[Setting], Outcome], tmp_path: Path) -> None:

