@@ -185,6 +185,11 @@ class JobOptions(ComputeOptions):
     """Every how many steps TensorBoard gets a point."""
     log_name: str = ""
     """Name of the run folder; default MODEL-DATASET."""
+    track_weights: Literal[0, 1] = 0
+    """1 takes a histogram of the weights of each slice behind each epoch: TensorBoard, weights.npz, and
+    `python profile/plot.py weights RUN`. A client has those of the head."""
+    track_point: tuple[str, ...] = ()
+    """The slices of --track_weights, such as 0,1,2,3; default all."""
     checkpoint_every: int = 0
     """Steps between checkpoints; 0 for those at the ends of epochs only, -1 for none."""
     resume: Path | None = None
@@ -203,6 +208,18 @@ class JobOptions(ComputeOptions):
         up = self.compress_up or self.compress or DEFAULT_UP
         down = self.compress_down or self.compress or DEFAULT_DOWN
         return load_own(up), load_own(down)
+
+    @property
+    def tracked(self) -> tuple[int, ...]:
+        """The slices of --track_point.
+
+        Raises:
+            UsageError: one that is no number.
+        """
+        words = [word for each in self.track_point for word in each.split(",") if word]
+        if wrong := [word for word in words if not word.isdigit()]:
+            raise UsageError(f"--track_point has {wrong[0]!r}; slices are numbers, from 0")
+        return tuple(map(int, words))
 
     @property
     def moves(self) -> dict[int, str]:

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,6 +10,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from safetensors.torch import save_file
+from torch import nn
 
 from common.errors import ConnectionLost, PartitionError, UsageError
 from common.planning.log import PlanLog
@@ -34,6 +35,7 @@ from common.training.schedule import Schedule
 from common.training.station import Station
 from common.training.timed import busy_timer, slowed
 from common.training.trainer import Trainer
+from common.training.weights import WeightsLog, slice_parameters
 from common.wire.admission import ClientSecurity
 from common.wire.structs import Job
 from discriminative.options import ClientOptions, JobOptions
@@ -58,7 +60,9 @@ def train_with_server(plan: Plan, options: ClientOptions, security: ClientSecuri
     cloud = Cloud(options.ip, options.port, options.hyperport, security)
     monitor = LinkMonitor()
     plan, planned = choose(plan, options, cloud, monitor) if wants_plan(options) else (plan, None)
+    slices = _tracked(plan, options)
     with _run(plan, options) as (trainer, folder), ExitStack() as stack:
+        _track(options, trainer, slices, folder, lambda: [trainer.head.part])
         make_here = _station_maker(plan, options)
         plan.prepared.graph.forget_weights()  # the tail's are the server's to keep
         trainer.here = partial(_here, make_here)
@@ -96,14 +100,40 @@ def train_with_server(plan: Plan, options: ClientOptions, security: ClientSecuri
 
 def train_in_process(plan: Plan, options: JobOptions) -> Finished:
     """Train with head and tail in this process."""
+    slices = _tracked(plan, options)
     with _run(plan, options) as (trainer, folder):
         store = _store(plan.job, options, folder / CHECKPOINTS / "cloud")
         make = _station_maker(plan, options, store)
-        digests = train_here(trainer, make, store, resume=options.resume is not None)
+        stations: list[Station] = []
+
+        def station(job: Job, *, received: int = 0, state: State | None = None) -> Station:
+            stations.append(make(job, received=received, state=state))
+            return stations[-1]
+
+        _track(options, trainer, slices, folder, lambda: [trainer.head.part, *(s.tail.part for s in stations[-1:])])
+        digests = train_here(trainer, station, store, resume=options.resume is not None)
         facts = {"rtt_s": 0.0, "session": None}
         finished = Finished(trainer.finish(digests, _facts(plan, options, trainer) | facts), folder)
         store.clear()
         return finished
+
+
+def _tracked(plan: Plan, options: JobOptions) -> dict[int, tuple[str, ...]]:
+    """Parameters of the slices whose weights are to be watched."""
+    if not options.track_weights:
+        return {}
+    return slice_parameters(plan.prepared.graph, options.splits, options.tracked)
+
+
+def _track(
+    options: JobOptions,
+    trainer: Trainer,
+    slices: dict[int, tuple[str, ...]],
+    folder: FilePath,
+    parts: Callable[[], list[nn.Module]],
+) -> None:
+    if options.track_weights:
+        trainer.recorder.watch(WeightsLog(folder, slices, parts))
 
 
 def _here(make: MakeStation, head: Head, job: Job, journal: Journal) -> Carrier:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from common.config import parse
 from common.drawing import LOOKS, Look, check_files, save
 from common.errors import UsageError
-from common.figures import comparison, curves, decisions, profiles, resources, stages, staleness, timeline
+from common.figures import comparison, curves, decisions, profiles, resources, stages, staleness, timeline, weights
 from common.figures.run_folder import RunFolder, open_runs
 from common.naming import nearest
 
@@ -185,6 +185,22 @@ class Comparison(Output):
         return comparison.draw(look, chosen or rows)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Weights(Output):
+    """How the weights of each slice are distributed, epoch by epoch, of a run with --track_weights 1."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run folder with weights.npz."""
+    slices: tuple[int, ...] = ()
+    """Only these; default all."""
+
+    def draw(self, look: Look) -> Figure:
+        found = weights.read_weights(self.run)
+        if unknown := [each for each in self.slices if each not in found]:
+            raise UsageError(f"--slices: {self.run} has no slice {unknown[0]}; it has {', '.join(map(str, found))}")
+        return weights.draw(look, {i: found[i] for i in self.slices or found})
+
+
 COMMANDS: Mapping[str, type[Command]] = {
     "blocks": Blocks,
     "cuts": Cuts,
@@ -196,6 +212,7 @@ COMMANDS: Mapping[str, type[Command]] = {
     "memory": Memory,
     "energy": Energy,
     "comparison": Comparison,
+    "weights": Weights,
 }
 
 

@@ -2,11 +2,11 @@
 
 A direction's rate is bytes over seconds, summed over its transfers, each with weight exp(-age / `CONSTANT_S`). So
 seconds per byte are weighted by bytes: a large transfer counts more than a small one, and on a link that swings the
-result is what a long transfer would get. Where all transfers of `CHANGE_S` lie on one side of it, and further than
-transfers usually do, the link has changed: what was before them is forgotten.
+result is what a long transfer would get. One that is further away than transfers usually are counts as if it were no
+further. Where all of `CHANGE_S` are, on one side, the link has changed: what was before them is forgotten.
 
-    transfers of 1 s at   20.2  19.9 |  9.9  10.1   9.8  10.0   Mbit/s
-    estimate              20.0  20.0 | 18.9  17.9   9.9   9.9   the third one alike: these alone, without the first
+    transfers of 1 s at   20.2  19.9 |  9.9  10.1   9.9  10.0   Mbit/s
+    estimate              20.2  20.0 | 19.8  19.6  10.0  10.0   the third one alike: these alone, without the first
 
 Seconds are the receiver's, from behind the first bytes to the last one: time that bytes waited at the sender, or behind
 the message before, is not in them. Of round trips the shortest of some time counts: a ping behind bulk data is late.
@@ -38,6 +38,7 @@ _MOST_S = 3600.0
 _LEAST_CHANGE = 0.05  # of a rate; below it there is no other link
 _LATE = 3  # times the least: what is due in less than that, and takes less than this, was perhaps only late
 _CHANGE = 2.5  # spreads: beyond, a transfer is other than those before
+_HALF = 0.5  # of what was known before: with less, a transfer goes before it
 _FIRST_SPREAD, _FIRST_SPREAD_S = 0.2, 0.02  # what is supposed, and seconds of transfer that it stands for
 
 
@@ -48,10 +49,15 @@ class _Sums:
     value: float = 0.0
     weight: float = 0.0
 
-    def add(self, value: float, weight: float, kept: float = 1.0) -> None:
-        """Add to what is ``kept`` of them."""
-        self.value = kept * self.value + value
-        self.weight = kept * self.weight + weight
+    def add(self, value: float, weight: float) -> None:
+        """Add to them."""
+        self.value += value
+        self.weight += weight
+
+    def fade(self, kept: float) -> None:
+        """Keep a part of them."""
+        self.value *= kept
+        self.weight *= kept
 
     @property
     def mean(self) -> float:
@@ -62,14 +68,14 @@ class _Sums:
 class _Run:
     """Transfers in a row that were all faster, or all slower, than those before."""
 
-    def __init__(self, nbytes: int, seconds: float, at_s: float, *, faster: bool) -> None:
-        self.begun_s, self.faster = at_s - seconds, faster
-        self._first, self._others = _Sums(nbytes, seconds), _Sums()
+    def __init__(self, begun_s: float, *, faster: bool) -> None:
+        self.begun_s, self.faster = begun_s, faster
+        self._first, self._others = _Sums(), _Sums()
         self.apart = _Sums()
 
     def add(self, nbytes: int, seconds: float) -> None:
-        """One more."""
-        self._others.add(nbytes, seconds)
+        """One more that told its rate."""
+        (self._others if self._first.weight else self._first).add(nbytes, seconds)
 
     @property
     def sums(self) -> _Sums:
@@ -85,6 +91,7 @@ class Rate:
         self._apart = _Sums()
         self._run: _Run | None = None
         self._at_s = -math.inf
+        self._at_least_bps = 0.0  # by probes that were too quick to tell more
         self.told_s = -math.inf
         """When a transfer last told the rate."""
         self.outrun = False
@@ -93,7 +100,8 @@ class Rate:
     @property
     def bps(self) -> float | None:
         """In bit/s; None before the first transfer."""
-        return 8 * self._sums.mean if self._sums.weight else None
+        mean_bps = 8 * self._sums.mean if self._sums.weight else 0.0
+        return max(mean_bps, self._at_least_bps) or None
 
     @property
     def spread(self) -> float | None:
@@ -118,14 +126,17 @@ class Rate:
             return False
         known_bps, at_s = self.bps or 0.0, max(at_s, self._at_s)
         if seconds < LEAST_S:
-            quicker = 8 * nbytes > LEAST_S * known_bps
-            self.outrun = not probe and nbytes <= PROBE_BYTES and (quicker or self.outrun)
+            quicker = nbytes <= PROBE_BYTES and 8 * nbytes > LEAST_S * known_bps
+            self.outrun = not probe and (quicker or self.outrun)
             if probe and quicker:
-                self._take(nbytes, LEAST_S, at_s)
+                self._at_least_bps = 8 * nbytes / LEAST_S
+                self._suspect(at_s, faster=True)
             return False
         if not probe and 8 * nbytes < LEAST_S * known_bps and seconds < _LATE * LEAST_S:
             return False
         self._take(nbytes, seconds, at_s)
+        if 8 * nbytes < self._at_least_bps * seconds:
+            self._at_least_bps = 0.0
         self.told_s, self.outrun = at_s, False
         return True
 
@@ -140,23 +151,29 @@ class Rate:
         self._at_s = at_s
         apart = math.log(nbytes / seconds / self._sums.mean) if self._sums.weight else 0.0
         limit = max(_LEAST_CHANGE, _CHANGE * self._usual)
-        self._sums.add(0.0, 0.0, kept)
-        self._apart.add(0.0, 0.0, kept)
-        # One transfer that was held up, or came in a burst, is not another link: it counts at the limit.
-        self._sums.add(nbytes * math.exp(min(limit - apart, 0.0)), seconds * math.exp(min(limit + apart, 0.0)))
+        for each in (self._sums, self._apart):
+            each.fade(kept)
+        # One transfer that was held up, or came in a burst, is no other link: unless there was silence before it, it
+        # counts at the limit.
+        bound = limit if kept > _HALF else math.inf
+        self._sums.add(nbytes * math.exp(min(bound - apart, 0.0)), seconds * math.exp(min(bound + apart, 0.0)))
         if abs(apart) <= limit:
             self._end_run()
             self._apart.add(seconds * abs(apart), seconds)
             return
-        if self._run is not None and self._run.faster == (apart > 0):
-            self._run.add(nbytes, seconds)
-        else:
-            self._end_run()
-            self._run = _Run(nbytes, seconds, at_s, faster=apart > 0)
+        run = self._suspect(at_s - seconds, faster=apart > 0)
+        run.add(nbytes, seconds)
         # Bounded as well, or it would pass for noise behind which any change hides.
-        self._run.apart.add(seconds * min(abs(apart), 2 * limit), seconds)
-        if at_s - self._run.begun_s >= CHANGE_S:
-            self._sums, self._run = self._run.sums, None
+        run.apart.add(seconds * min(abs(apart), 2 * limit), seconds)
+        if at_s - run.begun_s >= CHANGE_S:
+            self._sums, self._run = run.sums, None
+
+    def _suspect(self, begun_s: float, *, faster: bool) -> _Run:
+        """A transfer since an instant was other than those before: one more of its kind, or the first."""
+        if self._run is None or self._run.faster != faster:
+            self._end_run()
+            self._run = _Run(begun_s, faster=faster)
+        return self._run
 
     def _end_run(self) -> None:
         """It was noise, and counts as such."""

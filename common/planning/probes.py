@@ -1,7 +1,8 @@
 """When to send how large a probe over a direction of the link that nothing else tells about. Pure: instants are given.
 
-A probe takes `PROBE_S` at the rate as it was known, every `EVERY_S`: half a percent of the link, and never more than
-`SHARE` of its time, where even the smallest probe takes long. Until a rate is known probes grow from one to the next.
+A probe takes `PROBE_S` at the rate as it was known, every `EVERY_S`: half a percent of the link. Where even the
+smallest takes long there are fewer: no more than `SHARE` of the time. Those that are too short to tell grow from one to
+the next. Behind one that shows another rate than was known the next comes at the next look, of the size that suits it.
 """
 
 import math
@@ -14,7 +15,7 @@ EVERY_S = 4.0
 """From the last transfer that told the rate, a probe or another."""
 SHARE = 0.05
 """Of the time, at most."""
-_GROWTH = 4
+_GROWTH = 16
 _BUSY_BYTES = 1 << 16  # that went the same way since the last look: what goes there will tell, and is not to be slowed
 _PATIENCE_S = 30.0  # for that
 
@@ -32,6 +33,7 @@ class Probes:
         self._told_s = now_s
         self._next_s = -math.inf
         self._least_bytes = LEAST_BYTES
+        self._shown_bps = 0.0
 
     def due(self, now_s: float, moved_bytes: int) -> int:
         """Size of a probe that is to be sent now; 0 for none.
@@ -46,14 +48,20 @@ class Probes:
             return 0
         if moved_bytes > _BUSY_BYTES and not rate.outrun and now_s - self._told_s < _PATIENCE_S:
             return 0
-        wanted = int((rate.bps or 0.0) / 8 * PROBE_S)
-        return min(max(wanted, self._least_bytes), PROBE_BYTES)
+        return self._size()
 
-    def came(self, nbytes: int, seconds: float, now_s: float, *, told: bool) -> None:
-        """A probe has come; ``told`` where its time was long enough to tell the rate."""
-        grows = not told and nbytes < PROBE_BYTES
+    def came(self, nbytes: int, shown_bps: float, now_s: float) -> None:
+        """A probe of a size has come; ``shown_bps`` is 0 where its time was too short to tell."""
+        grows = not shown_bps and nbytes < PROBE_BYTES
         self._least_bytes = min(_GROWTH * nbytes, PROBE_BYTES) if grows else LEAST_BYTES
-        self._next_s = now_s + max(0.0 if grows or self._doubted else EVERY_S, seconds / SHARE)
+        self._shown_bps = shown_bps
+        next_takes_s = 8 * self._size() / shown_bps if shown_bps else 0.0
+        soon = grows or (self._doubted and shown_bps)
+        self._next_s = now_s + max(0.0 if soon else EVERY_S, next_takes_s / SHARE)
+
+    def _size(self) -> int:
+        bps = self._shown_bps if self._rate.doubted and self._shown_bps else self._rate.bps or 0.0
+        return min(max(int(bps / 8 * PROBE_S), self._least_bytes), PROBE_BYTES)
 
     @property
     def _doubted(self) -> bool:

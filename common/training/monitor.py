@@ -70,4 +70,4 @@ class LinkMonitor:
         with self._lock:
             now_s = self._clock()
             told = self._estimate.transferred(direction, timed_bytes, seconds, now_s, probe=True)
-            self._probes[direction].came(size, seconds, now_s, told=told)
+            self._probes[direction].came(size, 8 * timed_bytes / seconds if told else 0.0, now_s)

@@ -22,6 +22,7 @@ from common.training.journal import STAGES, Span
 from common.training.loop import StepDone
 from common.training.score import Score
 from common.training.trace_file import write_trace
+from common.training.weights import WeightsLog
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ class Recorder:
         self.trained = Score()
         self.faults = self.resumes = 0
         """Connections that broke, and how often training went on from a checkpoint."""
+        self._weights: WeightsLog | None = None
         self.setting: dict[str, Any] = {}
         """What of the plan may change from step to step, for the steps' rows."""
         self.link: Callable[[], Context] | None = None
@@ -195,6 +197,12 @@ class Recorder:
         self._metrics.flush()
         for name in ("train_loss", "train_accuracy", "loss", "accuracy"):
             self._board.add_scalar(f"epoch/{name}", self.last_epoch[name], number)
+        if self._weights is not None:
+            self._weights.epoch(number, self._board)
+
+    def watch(self, weights: WeightsLog) -> None:
+        """Take histograms of the weights behind each epoch from now on."""
+        self._weights = weights
 
     def finish(self, spans: list[Span], head: nn.Module, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Write timeline, head and summary; returns the summary.

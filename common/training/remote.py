@@ -203,9 +203,11 @@ class Reattacher:
             ConnectionLost: the server could not be reached for too long.
             SessionGone: the server does not know the session: it was started anew, or has forgotten it.
         """
-        lost_s, pause_s, reason = time.monotonic(), _FIRST_PAUSE_S, error
-        log.info("%s; connecting again", printable(str(error)))
+        lost_s, pause_s, reason, told = time.monotonic(), _FIRST_PAUSE_S, error, ""
         while not line.ended:
+            if str(reason) != told:  # once, however often: it may be for good, and only the user can tell
+                told = str(reason)
+                log.info("%s; connecting again", printable(told))
             try:
                 if self._attach(line):
                     log.info("connected again after %.1f s", time.monotonic() - lost_s)
