@@ -12,7 +12,6 @@ from common.codec import load_own, make_codec
 from common.codec.limit import DEFAULT_MB
 from common.errors import UsageError
 from common.records import check_run_dir
-from common.training.hosted import AWAY_S
 from common.training.optimizers import find_preset
 from common.training.remote import RECONNECT_S
 from discriminative.plan_options import PlanOptions
@@ -69,60 +68,6 @@ def check_ports(**ports: int) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServerOptions(ComputeOptions):
-    """The cloud's side: waits for edges, and trains the tail of each one's model.
-
-    The client describes the job. What is given here must be the same in every job; anything else is refused.
-    """
-
-    ip: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 for all networks of this machine."""
-    port: int = 1883
-    """Training port; 0 takes any free one."""
-    hyperport: int = 1884
-    """Control port; 0 takes any free one."""
-    model: str | None = None
-    """Serve this model only; path/to/file.py:factory for a model of your own."""
-    num_classes: int | None = None
-    """Serve jobs of this number of classes only."""
-    splits: int | None = None
-    """Serve jobs of this number of slices only."""
-    split_index: int | None = None
-    """Serve jobs with this cut only."""
-    optim: str | None = None
-    """Serve jobs with this optimizer preset only."""
-    pretrained: bool = False
-    """Serve jobs that start from torchvision's weights only."""
-    weights: Path | None = None
-    """Serve jobs that start from the weights in this file only."""
-    own_codec: tuple[str, ...] = ()
-    """Codecs of your own that jobs may use: path/to/file.py:NAME, once for each."""
-    security: Path | None = None
-    """Folder of `python -m common.wire.security create`: clients need TLS 1.3 and its token; or $TANDEM_SECURITY."""
-    insecure: bool = False
-    """Without encryption and token where other machines can connect, on a network that you trust."""
-    max_sessions: int = 128
-    """Sessions at the same time; more are refused."""
-    away_s: float = AWAY_S
-    """How long a session waits for its edge to come back; its checkpoints stay."""
-    share: Literal["none", "tail", "average"] = "none"
-    """What sessions of the same job have in common: a tail that all train in turn (SplitFed-V2), or the average of
-    their parts behind each epoch (SplitFed-V1)."""
-    clients: int = 1
-    """Edges that must have come before the first average."""
-
-    def check(self) -> None:
-        """Raises UsageError where values make no sense."""
-        for name, low in (("max_sessions", 1), ("clients", 1), ("away_s", 0)):
-            if not getattr(self, name) >= low:
-                raise UsageError(f"--{name} is {getattr(self, name)}; it must be {low} or more")
-        if self.clients > 1 and self.share != "average":
-            raise UsageError("--clients says how many take part in the first mean of --share average; add that")
-        if self.clients > self.max_sessions:
-            raise UsageError(f"--clients {self.clients} could never come: --max_sessions is {self.max_sessions}")
-
-
-@dataclass(frozen=True, kw_only=True)
 class JobOptions(ComputeOptions):
     """A training job."""
 
@@ -171,6 +116,10 @@ class JobOptions(ComputeOptions):
     up, which costs each step a round trip more."""
     schedule: Literal["fixed", "eager"] = "fixed"
     """fixed: results do not depend on timing. eager: each gradient is applied as soon as it is there."""
+    lookahead: bool = False
+    """Compute activations with the weights that are expected K steps on, when their gradients will be applied."""
+    gradient_shrink: float = 1.0
+    """Factor of gradients that are late (K > 0); below 1 it steadies training that staleness makes diverge."""
     compress: str = ""
     """Codec of both directions: none, fp16, int8, int4/c+zstd, topk:0.1+int8, ...; docs/codecs.md has all."""
     compress_up: str = ""
@@ -258,6 +207,10 @@ class JobOptions(ComputeOptions):
         if self.compress and self.compress_up and self.compress_down:
             raise UsageError("--compress says the same as --compress_up and --compress_down; leave it out")
         find_preset(self.optim)
+        if not 0 < self.gradient_shrink <= 1:
+            raise UsageError(f"--gradient_shrink is {self.gradient_shrink}; it is above 0 and at most 1")
+        if self.lookahead and self.optim.replace("_", "") == "resnetpre":
+            raise UsageError("--lookahead needs an optimizer with momentum, and --optim resnetpre has none")
         up, down = self.codecs
         make_codec(down, "down")
         if make_codec(up, "up").is_exact and self.use_EF:

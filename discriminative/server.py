@@ -9,8 +9,9 @@ from common.training.optimizers import find_preset
 from common.training.serve import Server
 from common.training.sharing import Share
 from common.wire.security import server_security
-from discriminative.options import ServerOptions, check_ports
+from discriminative.options import check_ports
 from discriminative.recipe import WORKLOAD, make_recipe
+from discriminative.server_options import ServerOptions
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from common.training.carrier import Carrier
 from common.training.checkpoint import CheckpointStore, kept_checkpoints
 from common.training.control import Control, ControlPort
 from common.training.edge import Journey, Journeyed, train_here, train_remotely
-from common.training.head import Head
+from common.training.head import Delay, Head
 from common.training.in_process import InProcess
 from common.training.journal import Journal
 from common.training.monitor import LinkMonitor
@@ -178,6 +178,7 @@ def _run(plan: Plan, options: JobOptions) -> Iterator[tuple[Trainer, FilePath]]:
         taylor=bool(options.use_EF),
         memory_mb=options.codec_memory_mb,
         objective=objective,
+        delay=Delay(options.lookahead, options.gradient_shrink),
     )
     head = make(job)
     name = options.log_name or f"{job.model}-{plan.data.name.split(':')[0]}"

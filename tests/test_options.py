@@ -7,7 +7,8 @@ import torch
 
 from common.config import parse
 from common.errors import UsageError
-from discriminative.options import BaseOptions, ClientOptions, JobOptions, ServerOptions
+from discriminative.options import BaseOptions, ClientOptions, JobOptions
+from discriminative.server_options import ServerOptions
 
 
 @pytest.mark.parametrize("options", [ClientOptions, BaseOptions])

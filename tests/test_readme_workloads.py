@@ -8,7 +8,8 @@ import pytest
 
 from common.config import parse
 from common.models.registry import find
-from discriminative.options import ClientOptions, ServerOptions
+from discriminative.options import ClientOptions
+from discriminative.server_options import ServerOptions
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 (WORKLOADS,) = re.findall(r"^## Workloads\n(.*?)^## ", README, re.DOTALL | re.MULTILINE)

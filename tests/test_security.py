@@ -13,7 +13,8 @@ from common.errors import UsageError
 from common.wire import certificates
 from common.wire.certificates import create, days_left
 from common.wire.security import VARIABLE, client_security, is_loopback, main, server_security
-from discriminative.options import ClientOptions, ServerOptions
+from discriminative.options import ClientOptions
+from discriminative.server_options import ServerOptions
 from tests.secure import client_side, handshake, server_side
 from tests.sockets import HOST
 

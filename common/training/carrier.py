@@ -11,10 +11,11 @@ from torch import Tensor
 from common.errors import ProtocolError
 from common.training.checkpoint import PendingStep
 from common.training.exchange import Answer, Outgoing, Upload
-from common.training.head import Head, HeadSnapshot
+from common.training.head import Head
 from common.training.journal import Journal
 from common.training.line import Parts
 from common.training.part_state import State
+from common.training.pending import HeadSnapshot
 from common.wire.framing import Frame, frame_bytes, pack
 from common.wire.messages import Gradients
 from common.wire.tcp import Received

@@ -1,7 +1,7 @@
 """The head: the part of the model at the input side, and what it does in a step."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import compress
 
@@ -15,7 +15,8 @@ from common.partition.layout import pack, unpack
 from common.training.checkpoint import PendingStep, under
 from common.training.exchange import AS_IT_IS, Answer, Objective, Outgoing, Upload, announced
 from common.training.optimizers import Updater
-from common.training.part_state import State, copied, flat, state_of_part
+from common.training.part_state import copied, state_of_part
+from common.training.pending import HeadSnapshot, Pending
 from common.training.randomness import one_at_a_time, step_stream
 from common.training.session import AnswerOrder
 from common.wire.framing import Frame
@@ -23,29 +24,17 @@ from common.wire.messages import Activations, Gradients, OutputGradients, Output
 from common.wire.structs import TensorSpec
 
 
-@dataclass
-class _Pending:
-    """A step whose gradient has not been applied."""
-
-    epoch: int
-    inputs: tuple[Tensor, ...]
-    wanted: tuple[bool, ...]
-    """For each activation, whether its gradient is due."""
-    gradients: list[tuple[tuple[int, ...], str]]
-    """Shape and dtype of each that is due."""
-    outputs: tuple[Tensor, ...] | None
-    """With their graph, at K = 0; None where they are computed again."""
-    count: int = 0
-    """Samples."""
-    coding_error: tuple[Tensor, ...] | None = None
-
-
 @dataclass(frozen=True)
-class HeadSnapshot:
-    """A head between two steps."""
+class Delay:
+    """What a head does about gradients that are K steps late."""
 
-    state: State
-    pending: dict[int, _Pending]
+    lookahead: bool = False
+    """Compute activations with the weights that are expected K steps on, when their gradients will be applied."""
+    shrink: float = 1.0
+    """Factor of late gradients."""
+
+
+NO_CORRECTION = Delay()
 
 
 class Head:
@@ -67,6 +56,7 @@ class Head:
             the activations again from the stored input under the current weights (feature replay).
         seed: of the run; dropout masks of step t are a function of (seed, t).
         objective: loss and number of right answers, where the labels stay at this side.
+        delay: what is done about gradients being late.
         taylor: correct each gradient for the codec's error, g <- g - E g g (the paper's ``--use_EF 1``), also where
             ``codec_up`` does not name it.
         device: where the part computes.
@@ -86,6 +76,7 @@ class Head:
         stale_it: int,
         seed: int,
         objective: Objective | None = None,
+        delay: Delay = NO_CORRECTION,
         taylor: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -101,9 +92,10 @@ class Head:
         self._stale_it = stale_it
         self._seed = seed
         self._objective = objective
+        self._delay = delay
         self._taylor = (taylor or codec_up.spec.taylor) and not codec_up.is_exact
         self._device = torch.device(device)
-        self._pending: dict[int, _Pending] = {}
+        self._pending: dict[int, Pending] = {}
         self._order = AnswerOrder()
 
     def forward(
@@ -128,12 +120,13 @@ class Head:
         """
         inputs = tuple(each.to(self._device) for each in inputs)
         keep = training and self._stale_it == 0
-        with torch.set_grad_enabled(keep):
+        late = self._stale_it if training and self._delay.lookahead else 0
+        with torch.set_grad_enabled(keep), self.updater.ahead(late, epoch) if late else nullcontext():
             outputs, drawn = self._run(step, inputs, training)
         if training:
             wanted = self._wanted(outputs)
             due = [(tuple(each.shape), dtype_name(each.dtype)) for each in compress(outputs, wanted)]
-            self._pending[step] = _Pending(epoch, inputs, wanted, due, outputs if keep else None, len(labels))
+            self._pending[step] = Pending(epoch, inputs, wanted, due, outputs if keep else None, len(labels))
         self._order.sent(step, len(labels), training)
         return Upload(step, epoch, training, outputs, labels, ids, wanted if training else (), drawn)
 
@@ -234,6 +227,8 @@ class Head:
         gradients = answer.gradients
         if pending.coding_error is not None:
             gradients = tuple(g - e * g * g for g, e in zip(gradients, pending.coding_error, strict=True))
+        if self._stale_it and self._delay.shrink != 1:
+            gradients = tuple(self._delay.shrink * g for g in gradients)
         with torch.enable_grad(), self._buffers_kept(pending.outputs is None):
             outputs = pending.outputs or self._run(answer.step, pending.inputs, training=True)[0]
             due = zip(compress(outputs, pending.wanted), gradients, strict=True)
@@ -241,36 +236,20 @@ class Head:
             torch.autograd.backward([output for output, _ in learnt], [gradient for _, gradient in learnt])
         self.updater.apply(pending.epoch)
 
-    def snapshot(self) -> "HeadSnapshot":
+    def snapshot(self) -> HeadSnapshot:
         """The state between two steps, in memory of its own; `finish` it where it is encoded."""
         return HeadSnapshot(copied(state_of_part(self.part, self.updater)), dict(self._pending))
 
-    def finish(self, snapshot: "HeadSnapshot") -> tuple[dict[str, Tensor], list[PendingStep]]:
+    def finish(self, snapshot: HeadSnapshot) -> tuple[dict[str, Tensor], list[PendingStep]]:
         """Complete a snapshot behind the encoding of all uploads before it, in the thread that encodes."""
-        tensors = flat(snapshot.state, "head/")
-        pending = []
-        for step, each in snapshot.pending.items():
-            if each.outputs is not None:
-                raise ValueError("at K = 0 there is no checkpoint between a forward and its backward")
-            errors = each.coding_error or ()
-            for kind, values in (("inputs", each.inputs), ("errors", errors)):
-                tensors |= {f"{kind}/{step}/{i}": value.to("cpu", copy=True) for i, value in enumerate(values)}
-            forms = tuple((tuple(shape), dtype) for shape, dtype in each.gradients)
-            pending.append(PendingStep(step, each.epoch, each.count, len(each.inputs), len(errors), each.wanted, forms))
-        tensors |= {f"up/{name}": value.clone() for name, value in self.codec_up.state().items()}
-        return tensors, pending
+        tensors, pending = snapshot.written()
+        return tensors | {f"up/{name}": value.clone() for name, value in self.codec_up.state().items()}, pending
 
     def load(self, tensors: Mapping[str, Tensor], pending: Sequence[PendingStep]) -> None:
         """Go on from what `finish` gave; the part and its optimizer have their state already."""
         self.codec_up.load_state(under(tensors, "up/"))
-        self._pending = {}
+        self._pending = {each.step: Pending.read(tensors, each, self._device) for each in pending}
         for each in pending:
-            inputs = tuple(tensors[f"inputs/{each.step}/{i}"].to(self._device) for i in range(each.inputs))
-            errors = tuple(tensors[f"errors/{each.step}/{i}"] for i in range(each.errors))
-            gradients = [(shape, dtype) for shape, dtype in each.gradients]
-            self._pending[each.step] = _Pending(
-                each.epoch, inputs, each.wanted, gradients, None, each.count, errors or None
-            )
             self._order.sent(each.step, each.count)
 
     def _run(self, step: int, inputs: tuple[Tensor, ...], training: bool) -> tuple[tuple[Tensor, ...], Tensor | None]:

@@ -3,10 +3,12 @@
 Both sides know the epoch of every step, so their learning rates are in step without a word about them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer, RMSprop
 
@@ -68,6 +70,47 @@ class Updater:
             group["lr"] = self._learning_rate * self._preset.rate(epoch)
         self.optimizer.step()
         self.optimizer.zero_grad()
+
+    @contextmanager
+    def ahead(self, steps: int, epoch: int) -> Iterator[None]:
+        """Put the parameters where they are expected in so many steps, for the block; then back, bit for bit.
+
+        Expected is that each of the steps repeats the last one's direction: the momentum of SGD, the moments of Adam
+        (Nesterov's look ahead, taken as far as a gradient is late; as SpecTrain and XPipe predict weights).
+
+        Raises:
+            UsageError: the optimizer has no momentum.
+        """
+        saved = [(parameter, parameter.detach().clone()) for parameter in self._trainable.values()]
+        rate = self._learning_rate * self._preset.rate(epoch)
+        with torch.no_grad():
+            for parameter, _ in saved:
+                direction = self._direction(parameter)
+                if direction is not None:
+                    parameter.sub_(direction, alpha=steps * rate)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for parameter, value in saved:
+                    parameter.copy_(value)
+
+    def _direction(self, parameter: nn.Parameter) -> Tensor | None:
+        """What a step takes of a parameter, by a rate of 1; None before the first step."""
+        if isinstance(self.optimizer, RMSprop):
+            raise UsageError("--lookahead needs an optimizer with momentum, and --optim resnetpre has none")
+        kept = self.optimizer.state.get(parameter, {}) if self.optimizer else {}
+        if (momentum := kept.get("momentum_buffer")) is not None:
+            found: Tensor = momentum
+            return found
+        if "exp_avg" not in kept or self.optimizer is None:
+            return None
+        group, count = self.optimizer.param_groups[0], float(kept["step"])
+        (first, second), epsilon = group["betas"], group["eps"]
+        mean = kept["exp_avg"] / (1 - first**count)
+        spread = (kept["exp_avg_sq"] / (1 - second**count)).sqrt_().add_(epsilon)
+        direction: Tensor = mean / spread
+        return direction
 
     def state(self) -> dict[tuple[str, str], Tensor]:
         """What the optimizer keeps, by (parameter, slot); the tensors are its own."""

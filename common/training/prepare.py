@@ -15,7 +15,7 @@ from common.partition.layout import most_bytes
 from common.partition.steps import state_of
 from common.training.digest import combined_digest, parameter_digests
 from common.training.exchange import Objective
-from common.training.head import Head
+from common.training.head import NO_CORRECTION, Delay, Head
 from common.training.optimizers import Updater, find_preset
 from common.training.part_state import State, optimizer_state, put_values
 from common.training.randomness import one_at_a_time
@@ -85,6 +85,7 @@ def make_head(
     memory_mb: int = DEFAULT_MB,
     state: State | None = None,
     objective: Objective | None = None,
+    delay: Delay = NO_CORRECTION,
 ) -> Head:
     """The head of a job.
 
@@ -96,6 +97,7 @@ def make_head(
         memory_mb: what codecs may remember.
         state: of the part and its optimizer, where it is not the model's first one.
         objective: what the loss is, for jobs whose labels stay at the edge.
+        delay: what is done about gradients being late.
 
     Raises:
         UsageError: a codec that cannot be, or whose memory would be beyond ``memory_mb``.
@@ -115,6 +117,7 @@ def make_head(
         stale_it=job.stale_it,
         seed=job.seed,
         objective=objective if job.labels == "edge" else None,
+        delay=delay,
         taylor=taylor,
         device=device,
     )

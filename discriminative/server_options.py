@@ -1,0 +1,63 @@
+"""Command line of the server."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from common.errors import UsageError
+from common.training.hosted import AWAY_S
+from discriminative.options import ComputeOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions(ComputeOptions):
+    """The cloud's side: waits for edges, and trains the tail of each one's model.
+
+    The client describes the job. What is given here must be the same in every job; anything else is refused.
+    """
+
+    ip: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for all networks of this machine."""
+    port: int = 1883
+    """Training port; 0 takes any free one."""
+    hyperport: int = 1884
+    """Control port; 0 takes any free one."""
+    model: str | None = None
+    """Serve this model only; path/to/file.py:factory for a model of your own."""
+    num_classes: int | None = None
+    """Serve jobs of this number of classes only."""
+    splits: int | None = None
+    """Serve jobs of this number of slices only."""
+    split_index: int | None = None
+    """Serve jobs with this cut only."""
+    optim: str | None = None
+    """Serve jobs with this optimizer preset only."""
+    pretrained: bool = False
+    """Serve jobs that start from torchvision's weights only."""
+    weights: Path | None = None
+    """Serve jobs that start from the weights in this file only."""
+    own_codec: tuple[str, ...] = ()
+    """Codecs of your own that jobs may use: path/to/file.py:NAME, once for each."""
+    security: Path | None = None
+    """Folder of `python -m common.wire.security create`: clients need TLS 1.3 and its token; or $TANDEM_SECURITY."""
+    insecure: bool = False
+    """Without encryption and token where other machines can connect, on a network that you trust."""
+    max_sessions: int = 128
+    """Sessions at the same time; more are refused."""
+    away_s: float = AWAY_S
+    """How long a session waits for its edge to come back; its checkpoints stay."""
+    share: Literal["none", "tail", "average"] = "none"
+    """What sessions of the same job have in common: a tail that all train in turn (SplitFed-V2), or the average of
+    their parts behind each epoch (SplitFed-V1)."""
+    clients: int = 1
+    """Edges that must have come before the first average."""
+
+    def check(self) -> None:
+        """Raises UsageError where values make no sense."""
+        for name, low in (("max_sessions", 1), ("clients", 1), ("away_s", 0)):
+            if not getattr(self, name) >= low:
+                raise UsageError(f"--{name} is {getattr(self, name)}; it must be {low} or more")
+        if self.clients > 1 and self.share != "average":
+            raise UsageError("--clients says how many take part in the first mean of --share average; add that")
+        if self.clients > self.max_sessions:
+            raise UsageError(f"--clients {self.clients} could never come: --max_sessions is {self.max_sessions}")
