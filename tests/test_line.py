@@ -12,7 +12,8 @@ import pytest
 from common.errors import ConnectionLost, ProtocolError, SessionGone
 from common.training.channel import Closed
 from common.training.duplex import Duplex
-from common.training.line import Line, Parts
+from common.training.kept import Parts
+from common.training.line import Line
 from common.wire.framing import pack
 from common.wire.messages import Bye, Error, Ping
 from common.wire.tcp import Connection, Received

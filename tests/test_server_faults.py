@@ -315,9 +315,7 @@ def test_a_client_that_loses_its_server_says_so_and_stops(server: Server, images
 
     closer = threading.Timer(1.0, server.close)
     closer.start()
-    with pytest.raises(
-        ConnectionLost, match=r"away for 0\.5 s \(--reconnect_s\); the run stops.* go on with --resume"
-    ):
+    with pytest.raises(ConnectionLost, match=r"away for 0\.5 s \(--reconnect_s\); the run stops.* go on with --resume"):
         train_with_server(job, chosen)
     closer.join()
 

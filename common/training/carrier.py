@@ -13,7 +13,7 @@ from common.training.checkpoint import PendingStep
 from common.training.exchange import Answer, Outgoing, Upload
 from common.training.head import Head
 from common.training.journal import Journal
-from common.training.line import Parts
+from common.training.kept import Parts
 from common.training.part_state import State
 from common.training.pending import HeadSnapshot
 from common.wire.framing import Frame, frame_bytes, pack

@@ -12,7 +12,8 @@ from typing import Generic, TypeVar
 
 from common.errors import ConnectionLost, PeerError, ProtocolError, TandemError
 from common.training.channel import Channel, Closed
-from common.training.line import Line, Parts
+from common.training.kept import Parts
+from common.training.line import Line
 from common.wire.messages import Bye, Error, Finished
 from common.wire.tcp import Received
 

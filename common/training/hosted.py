@@ -15,7 +15,8 @@ from common.naming import printable
 from common.records import write_json
 from common.training.duplex import Duplex
 from common.training.exchange import Answer
-from common.training.line import Line, Parts
+from common.training.kept import Parts
+from common.training.line import Line
 from common.training.score import Score
 from common.training.station import Arrived, Averaging, Leaving, Station
 from common.training.turns import Turns

@@ -7,7 +7,7 @@ from common.training.carrier import Saving, Tally, count_upload, decode_answer, 
 from common.training.exchange import Answer, Outgoing, Upload
 from common.training.head import Head
 from common.training.journal import Journal
-from common.training.line import Parts
+from common.training.kept import Parts
 from common.training.station import Station
 from common.wire.framing import Frame, FrameReader, feed, pack
 from common.wire.messages import Checkpoint, Finish, Finished

@@ -6,20 +6,15 @@ has received, and the sender goes on behind them. What a codec remembers is neve
 """
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
 
-from common.errors import ConnectionLost, ProtocolError
+from common.errors import ConnectionLost
 from common.training.channel import Closed
-from common.wire.framing import Buffer
+from common.training.kept import Kept, Parts
 from common.wire.messages import Bye, Error
 from common.wire.tcp import Connection, Received
-
-Parts: TypeAlias = list[Buffer]
-"""A frame, as `common.wire.framing.pack` makes it."""
 
 _PATIENCE_S = 2.0  # for the last words of a peer that stopped reading
 
@@ -61,9 +56,7 @@ class Line:
         kept: Sequence[Parts] = (),
     ) -> None:
         self._restore, self._lag, self._limit = restore, lag, limit
-        self._kept = deque(kept)
-        self._first = sent - len(kept)
-        self._cursor = self._begun = sent
+        self._out = Kept(sent, kept, lag)
         self._received = received
         self._held = _Held(connection) if connection else None
         self._generation = 0
@@ -81,7 +74,7 @@ class Line:
     @property
     def sent(self) -> int:
         """Frames that were put so far, and before."""
-        return self._first + len(self._kept)
+        return self._out.count
 
     @property
     def received(self) -> int:
@@ -91,7 +84,7 @@ class Line:
     @property
     def all_sent(self) -> bool:
         """Whether no frame waits to be sent."""
-        return self._cursor == self.sent
+        return not self._out.waiting
 
     @property
     def connection(self) -> Connection | None:
@@ -111,18 +104,16 @@ class Line:
             ProtocolError: the peer has said before that it needs some of them no more.
         """
         with self._changed:
-            if not self._first <= number <= self.sent:
-                raise ProtocolError(f"frames from {number} on are asked for; {self._first} to {self.sent} are kept")
-            return list(self._kept)[number - self._first :]
+            return self._out.behind(number)
 
     def put(self, parts: Parts) -> None:
         """Send a frame; waits while too many wait already. Raises `Closed` where none will be sent any more."""
         with self._changed:
-            while self.sent - self._cursor >= self._limit and not self._ended:
+            while self._out.waiting >= self._limit and not self._ended:
                 self._changed.wait()
             if self._ended:
                 raise Closed
-            self._kept.append(parts)
+            self._out.add(parts)
             self._changed.notify_all()
 
     def complete(self) -> None:
@@ -140,16 +131,15 @@ class Line:
         """
         while True:
             with self._changed:
-                while not self._ended and self._cursor == self.sent:
+                while not self._ended and not self._out.waiting:
                     if self._complete:
                         return
                     self._changed.wait()
             with self._use() as (held, generation):
                 with self._changed:
-                    if generation != self._generation or self._cursor == self.sent:
+                    if generation != self._generation or not self._out.waiting:
                         continue
-                    parts, held.sending = self._kept[self._cursor - self._first], True
-                    self._begun = max(self._begun, self._cursor + 1)
+                    parts, held.sending = self._out.begin(), True
                 try:
                     held.connection.send_parts(parts)
                 except ConnectionLost as error:
@@ -182,7 +172,7 @@ class Line:
                         if generation != self._generation:
                             continue  # the peer was told that it has not come, and will send it again
                         self._received += 1
-                        self._forget(self._received - self._lag)
+                        self._out.forget(self._received - self._lag)
                         return received
             self._broken(generation, lost)
 
@@ -216,13 +206,8 @@ class Line:
         with self._changed:
             if self._ended or generation != self._generation:
                 return False
-            if not self._first <= received <= self._begun:
-                raise ProtocolError(
-                    f"the peer says that it has received {received} frames; it can be {self._first} to {self._begun}"
-                )
+            self._out.rewind(received)
             self.returns += 1
-            self._cursor = received
-            self._forget(received)
             self._held = _Held(connection)
             self.peer = connection.peer
             self._changed.notify_all()
@@ -316,16 +301,10 @@ class Line:
     def _advance(self, generation: int) -> None:
         with self._changed:
             if generation == self._generation:
-                self._cursor += 1
+                self._out.advance()
                 if self._restore is None:
-                    self._forget(self._cursor)
+                    self._out.forget_sent()
                 self._changed.notify_all()
-
-    def _forget(self, number: int) -> None:
-        """Keep no frames below a number, as the peer has them, but for the last ones."""
-        while self._first < min(number, self._cursor, self.sent - self._lag):
-            self._kept.popleft()
-            self._first += 1
 
     def _broken(self, generation: int, error: ConnectionLost) -> None:
         """The connection of a generation is lost, unless somebody has left it already."""

@@ -20,7 +20,7 @@ from common.profiling.rows import Measured as Profiled
 from common.training.checkpoint import CheckpointStore, kept_checkpoints
 from common.training.exchange import Objective
 from common.training.hosted import Hosted, Place
-from common.training.line import Parts
+from common.training.kept import Parts
 from common.training.part_state import State, unflat
 from common.training.prepare import STATE_COPIES, Prepared, largest_body, largest_frame, make_tail, prepare
 from common.training.profiles import FOLDER, profile_of

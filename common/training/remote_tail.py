@@ -9,7 +9,8 @@ from common.training.duplex import Duplex
 from common.training.exchange import Answer, Outgoing, Upload
 from common.training.head import Head
 from common.training.journal import Journal
-from common.training.line import Line, Parts
+from common.training.kept import Parts
+from common.training.line import Line
 from common.training.part_state import from_pieces
 from common.wire.framing import Frame, pack
 from common.wire.messages import Averaged, Bye, Checkpoint, Checkpointed, Finish, Finished, Moved, Outputs

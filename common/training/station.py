@@ -20,7 +20,7 @@ from common.partition.graph import Graph
 from common.partition.steps import state_of
 from common.training.checkpoint import CheckpointStore, under
 from common.training.exchange import AS_IT_IS, Answer, Forwarded, Returned, Upload
-from common.training.line import Parts
+from common.training.kept import Parts
 from common.training.part_state import (
     State,
     copied,
