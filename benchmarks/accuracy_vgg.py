@@ -1,4 +1,4 @@
-"""A VGG of a fiftieth of VGG11's work, so that one core trains it often: ``--model benchmarks/accuracy_vgg.py:small``.
+"""A VGG of a fortieth of VGG11's work, so that one core trains it often: ``--model benchmarks/accuracy_vgg.py:small``.
 
 Block inputs and outputs, B x C x H x W: 3,32,32 - 16,16,16 - 32,8,8 - 64,4,4 - 128,2,2 - classes.
 """
