@@ -17,7 +17,7 @@ from common.training.remote import RECONNECT_S
 from discriminative.plan_options import PlanOptions
 
 DEVICES = ("cpu", "cuda")
-# The fewest bytes at the unsplit accuracy, by measurement: docs/codecs.md, "Which codec".
+# Chosen by measurement, which also says what they cost: docs/codecs.md, "Which codec".
 DEFAULT_UP = "int4+zstd"
 DEFAULT_DOWN = "int4+zstd"
 
