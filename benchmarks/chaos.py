@@ -27,7 +27,7 @@ from common.config import parse
 from common.errors import TandemError, UsageError
 
 _KILLS = 3
-"""At most, in a run."""
+"""Times that a run loses its client, its server, or both; at most."""
 _LONGER_S = 6.0
 
 
@@ -112,11 +112,9 @@ class Benchmark:
                 break
             row, epochs = rows[setting.name], self._options.epochs
             expected = self._undisturbed(setting, epochs)
-            # Enough are left for the settings that have not had a run.
-            most = max(1, left // max(1, sum(not each.runs for each in rows.values())))
             with (
                 place(self._folder, tls=setting.tls) as here,
-                Storm(here.link, self._rng, self._options.interval_s, most) as storm,
+                Storm(here.link, self._rng, self._options.interval_s, max(1, _share(left, rows))) as storm,
             ):
                 run = train(here, self._images, setting, self._folder / "runs", epochs)
             row.add(run.outcome, storm.faults, run.seconds, run.difference(expected))
@@ -130,8 +128,9 @@ class Benchmark:
             if left <= 0:
                 break
             expected, folder = self._undisturbed(setting, epochs), self._folder / f"kills-{number}"
+            most = max(1, min(_KILLS, _share(left, rows) // 2))  # both are two
             with Victims(self._images, setting, folder, epochs, self._rng) as victims:
-                run = victims.run(min(_KILLS, left))
+                run = victims.run(most)
             rows[setting.name].add(run.outcome, run.kills, run.seconds, run.outcome.difference(expected))
             left -= run.kills
         return list(rows.values())
@@ -160,6 +159,11 @@ class Benchmark:
 
 def _rows() -> dict[str, Row]:
     return {each.name: Row(each.name) for each in SETTINGS}
+
+
+def _share(left: int, rows: dict[str, Row]) -> int:
+    """What the next run may have of what is left: enough stays for the settings that have not had a run."""
+    return left // max(1, sum(not row.runs for row in rows.values()))
 
 
 def main() -> None:

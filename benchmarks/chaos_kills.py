@@ -16,6 +16,7 @@ from typing import IO, Literal, TypeAlias
 
 from benchmarks.chaos_runs import HOST, RECONNECT_S, Images, Outcome, Setting
 from common.errors import TandemError
+from common.wire.certificates import create
 
 Side: TypeAlias = Literal["client", "server", "both"]
 
@@ -120,6 +121,8 @@ class Victims:
 
     def __enter__(self) -> "Victims":
         self.folder.mkdir(parents=True)
+        if self.setting.tls:
+            create(self.folder / "security", [HOST], 100, ())
         self._server = Program("discriminative.server", self.folder / "server.log")
         self._client = Program("discriminative.client", self.folder / "client.log")
         self._stack.callback(self._server.kill)
@@ -168,7 +171,7 @@ class Victims:
     def _start_server(self) -> None:
         port, hyperport = self._ports
         flags = ["--port", port, "--hyperport", hyperport, "--run_dir", str(self.folder / "server"), "--threads", "1"]
-        self._server.start(flags)
+        self._server.start([*flags, *self._security("security")])
         line = self._server.first_line()
         found = re.search(r"port (\d+), hyperport (\d+)", line)
         if found is None:
@@ -180,7 +183,10 @@ class Victims:
         flags = [word for name, value in values.items() for word in (f"--{name}", str(value))]
         port, hyperport = self._ports
         where = ["--ip", HOST, "--port", port, "--hyperport", hyperport, "--reconnect_s", str(RECONNECT_S)]
-        self._client.start([*flags, *where, *more])
+        self._client.start([*flags, *where, *self._security("security/edge"), *more])
+
+    def _security(self, folder: str) -> list[str]:
+        return ["--security", str(self.folder / folder)] if self.setting.tls else []
 
     def _run_folder(self) -> Path:
         return next(each.parent for each in (self.folder / "client").glob("*/config.json"))

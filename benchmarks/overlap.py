@@ -17,6 +17,7 @@ from common.config import parse
 from common.errors import UsageError
 from common.link.contexts import parse_context
 from common.planning.cost import smallest_sufficient_staleness, step_time
+from common.wire.certificates import create
 from discriminative.testbed import Testbed
 
 
@@ -32,6 +33,8 @@ class Options:
     """Epochs of 64 steps in a run."""
     repeats: int = 1
     """Runs of each row; the one of median step time is shown."""
+    tls: bool = False
+    """With TLS 1.3 and a token, as on any address that is not this machine's own."""
     json: Path | None = None
     """Also write the rows to this file."""
     debug: bool = False
@@ -79,7 +82,7 @@ def main() -> None:
     print(machine())
     rows = []
     for context in options.contexts:
-        with tempfile.TemporaryDirectory() as folder, Testbed(context, Path(folder), quiet=True) as testbed:
+        with tempfile.TemporaryDirectory() as folder, _testbed(context, Path(folder), tls=options.tls) as testbed:
             for stale_it in options.stale_it:
                 flags = [*CASES[context].flags, "--epochs", str(options.epochs), "--stale_it", str(stale_it)]
                 runs = [testbed.train(flags)[0] for _ in range(options.repeats)]
@@ -90,6 +93,15 @@ def main() -> None:
         print(_verdict([row for row in rows if row["link"] == context]))
     if options.json:
         options.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2))
+
+
+def _testbed(context: str, folder: Path, *, tls: bool) -> Testbed:
+    if not tls:
+        return Testbed(context, folder, quiet=True)
+    security = folder / "security"
+    create(security, ("127.0.0.1",), days=1, clients=())
+    flags = ("--security", str(security))
+    return Testbed(context, folder, server_flags=flags, client_flags=("--security", str(security / "edge")), quiet=True)
 
 
 def _row(context: str, summary: dict[str, Any]) -> dict[str, Any]:

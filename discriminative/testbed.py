@@ -20,6 +20,7 @@ class Testbed:
     Args:
         link: name or numbers of the link (`common.link.contexts`).
         server_flags: further flags of the server.
+        client_flags: further flags of all clients.
         link_flags: further flags of the link, such as traces.
         run_dir: where the run folders go.
         quiet: keep the client's messages in ``client.log`` instead of showing them.
@@ -32,6 +33,7 @@ class Testbed:
         run_dir: Path,
         *,
         server_flags: Sequence[str] = (),
+        client_flags: Sequence[str] = (),
         link_flags: Sequence[str] = (),
         quiet: bool = False,
         pin: bool = True,
@@ -39,6 +41,7 @@ class Testbed:
         self._link = link
         self._run_dir = run_dir
         self._server_flags, self._link_flags = server_flags, link_flags
+        self._client_flags = client_flags
         self._quiet = quiet
         self._cores = _two_cores() if pin else None
         self._stack = ExitStack()
@@ -75,7 +78,7 @@ class Testbed:
         where = ["--port", port, "--hyperport", hyperport, "--run_dir", str(self._run_dir.resolve())]
         with ExitStack() as stack:
             log = stack.enter_context((self._run_dir / "client.log").open("w")) if self._quiet else None
-            client = self._start(stack, log, 0, "discriminative.client", *where, *threads, *flags)
+            client = self._start(stack, log, 0, "discriminative.client", *where, *threads, *self._client_flags, *flags)
             output, _ = client.communicate()
         if client.returncode:
             reason = _last_line(self._run_dir / "client.log") if self._quiet else "see above"

@@ -27,7 +27,7 @@ CHANGE_S = 3.0
 """For how long transfers must be other than those before, until they are taken for another link."""
 LEAST_BYTES = 1 << 13
 """A transfer that has fewer behind its first ones says nothing: some segments, which may come in one piece."""
-LEAST_S = 0.005
+LEAST_S = 0.01
 """Shorter times say nothing either: threads and packets may be as late, and what was held up behind a receiver that was
 slow comes at once. Only a probe, which is alone, shows that the link carries as much as that in this time."""
 PROBE_BYTES = 1 << 20

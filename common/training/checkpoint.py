@@ -113,6 +113,8 @@ class CheckpointStore:
         """Drop all checkpoints: the run is over."""
         self.join()
         shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # something else is in there
+            self.folder.parent.rmdir()
 
     def forget_behind(self, number: int) -> None:
         """Drop checkpoints that are newer than the one that a session goes on from."""
