@@ -119,7 +119,7 @@ def _idle(options: Options, folder: Path) -> list[dict[str, Any]]:
 
 
 def _changes(options: Options, folder: Path, stale_it: int, *, alone: bool) -> list[dict[str, Any]]:
-    trace = _trace(folder / "steps.csv", [(0.0, HIGH), (HALF_S, LOW), (2 * HALF_S, LOW)])
+    trace = _trace(folder / "steps.csv", [(0.0, HIGH), (HALF_S, LOW)])
     more = ("--move", "2:classifier") if alone else ()
     seen = _run(options, folder, LINK, stale_it, options.seconds, trace, more)
 
@@ -153,7 +153,7 @@ def _changes(options: Options, folder: Path, stale_it: int, *, alone: bool) -> l
 def _noisy(options: Options, folder: Path) -> list[dict[str, Any]]:
     rng, rows = random.Random(7), []
     rates = [rng.uniform(0.5, 1.5) * HIGH for _ in range(NOISE_S)]
-    trace = _trace(folder / "noisy.csv", [*enumerate(rates), (NOISE_S, rates[-1])])
+    trace = _trace(folder / "noisy.csv", list(enumerate(rates)))
     for stale_it in options.stale_it:
         seen = _run(options, folder, LINK, stale_it, options.seconds, trace)
         first, last = int(seen[0].time_s), int(seen[-1].time_s)
@@ -195,7 +195,7 @@ def _run(
 
 
 def _trace(path: Path, rates: Sequence[tuple[float, float]]) -> tuple[str, ...]:
-    """Flags of a link that replays rates both ways, over and over."""
+    """Flags of a link that replays rates both ways, over and over; the last one lasts as long as the one before."""
     path.write_text("time_s,up_mbps,down_mbps\n" + "".join(f"{time_s},{rate},{rate}\n" for time_s, rate in rates))
     return "--trace_up", str(path), "--trace_down", str(path)
 

@@ -16,7 +16,7 @@ from discriminative.train import Finished, train_in_process, train_with_server
 from tests.serving import serving
 from tests.test_resume import Killed, folder_of, losses, values
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.slow]
 
 # Serial and uncompressed, it makes no difference who computes the tail.
 EXACT = {"stale_it": 0, "compress": "none", "epochs": 4, "checkpoint_every": 2}

@@ -28,6 +28,7 @@ from tests.made_runs import (
     make_decisions,
     make_profile,
     make_run,
+    make_weights,
     ys,
 )
 
@@ -38,6 +39,7 @@ ROOT = Path(__file__).parent.parent
 def run(tmp_path: Path) -> Path:
     folder = make_run(tmp_path / "20261122-120000-mine")
     make_decisions(folder)
+    make_weights(folder)
     return folder
 
 
@@ -61,6 +63,7 @@ def inputs(tmp_path: Path, run: Path) -> dict[str, list[str]]:
         "memory": [*runs, str(tmp_path / "memory.json"), "--budget_mib", "250"],
         "energy": [str(other), str(tmp_path / "energy.json")],
         "comparison": [str(tmp_path / "table.csv")],
+        "weights": [str(run), "--slices", "0", "2"],
     }
 
 

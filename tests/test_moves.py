@@ -17,7 +17,7 @@ from discriminative.train import Finished, train_in_process, train_with_server
 from tests.serving import serving
 from tests.test_resume import Killed, folder_of, killed_at, losses, values
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.slow]
 
 MOVES = ("1:9", "2:features.5", "4:features.1", "5:4", "7:features.7")
 

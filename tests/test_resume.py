@@ -15,7 +15,7 @@ from discriminative.recipe import plan_job
 from discriminative.train import Finished, train_in_process, train_with_server
 from tests.serving import serving
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.slow]
 
 
 class Killed(Exception):

@@ -23,7 +23,7 @@ from tests.serving import serving
 from tests.test_resume import losses, values
 from tests.test_session_rules import JOB
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.slow]
 
 SETTING = {"stale_it": 1, "compress": "none"}
 
