@@ -35,7 +35,7 @@ HIGH, LOW = 20.0, 5.0  # Mbit/s
 HALF_S = 25.0
 NOISE_S = 300
 NEAR = 0.1
-_BEGINS_S = 3.0  # of a run: until a first transfer or probe has told
+_BEGINS_S = 8.0  # of a run: until a first transfer or probe has told
 
 Truth = Callable[[float], float]
 """Mbit/s of the link by seconds since it began."""
@@ -120,8 +120,7 @@ def _idle(options: Options, folder: Path) -> list[dict[str, Any]]:
 
 def _changes(options: Options, folder: Path, stale_it: int, *, alone: bool) -> list[dict[str, Any]]:
     trace = _trace(folder / "steps.csv", [(0.0, HIGH), (HALF_S, LOW)])
-    more = ("--move", "2:classifier") if alone else ()
-    seen = _run(options, folder, LINK, stale_it, options.seconds, trace, more)
+    seen = _run(options, folder, LINK, stale_it, options.seconds, trace, "classifier" if alone else "")
 
     def truth(time_s: float) -> float:
         return HIGH if time_s % (2 * HALF_S) < HALF_S else LOW
@@ -179,15 +178,15 @@ def _run(
     stale_it: int,
     seconds: float,
     trace: Sequence[str] = (),
-    more: Sequence[str] = (),
+    cut: str = "",
 ) -> list[Seen]:
     """Train over a link for about so many seconds; what the run knew behind its first ones."""
     context = parse_context(link)
     stages = [*COMPUTE_S, 8e-6 * UP_BYTES / context.up_mbps, 8e-6 * DOWN_BYTES / context.down_mbps]
-    steps = seconds / step_time(stages[: len(stages) - 2 * bool(more)], context.rtt_ms / 1e3, stale_it)
+    steps = seconds / (sum(COMPUTE_S) if cut else step_time(stages, context.rtt_ms / 1e3, stale_it))
     with Testbed(link, folder, link_flags=trace, quiet=True) as testbed:
         link_began = time.time()
-        flags = [*TRAIN, "--cut", options.cut, "--stale_it", str(stale_it), *more]
+        flags = [*TRAIN, "--cut", cut or options.cut, "--stale_it", str(stale_it)]
         _, run = testbed.train([*flags, "--epochs", str(math.ceil(steps / EPOCH_STEPS))])
     began_s = (run / "environment.json").stat().st_mtime - link_began
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

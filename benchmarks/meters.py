@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from benchmarks.metered_run import run_cost
 from benchmarks.table import machine, print_table
 from common.command import run_command
 from common.config import parse
@@ -41,6 +42,8 @@ class Options:
     """Rounds without and with each meter."""
     round_s: float = 0.5
     """Length of a round."""
+    run_rounds: int = 30
+    """Rounds of the run that is metered."""
     json: Path | None = None
     """Write the table here."""
     debug: bool = False
@@ -73,8 +76,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows = [_row(name, make, options) for name, make in _kinds(Path(folder)).items()]
     print_table([asdict(row) for row in rows])
+    print(
+        "\na training run, resnet20 with head and tail in one process: energy (model), memory by stage, a row each step"
+    )
+    run = run_cost(options.interval_ms, options.run_rounds)
+    print_table([asdict(run)])
     if options.json is not None:
-        write_json(options.json, {"machine": machine(), "rows": [asdict(row) for row in rows]})
+        write_json(options.json, {"machine": machine(), "rows": [asdict(row) for row in rows], "run": asdict(run)})
 
 
 def _kinds(root: Path) -> dict[str, Callable[[float, float], list[AnyMeter]]]:

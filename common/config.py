@@ -17,10 +17,11 @@ T = TypeVar("T")
 _BOX = re.compile(r"^[╭╰├].*$|^[│|]\s?─+\s?[│|]$", re.MULTILINE)
 
 
-def parse(cls: type[T], argv: Sequence[str] | None = None) -> T:
+def parse(cls: type[T], argv: Sequence[str] | None = None, prog: str | None = None) -> T:
     """Build ``cls`` (a frozen dataclass) from the command line.
 
-    Underscores and dashes are the same in flag names; switches are ``--name`` / ``--no_name``.
+    Underscores and dashes are the same in flag names; switches are ``--name`` / ``--no_name``. In its help the program
+    is called ``prog``, without which it is the file that was started.
 
     Raises:
         UsageError: an unknown flag (with the nearest name) or a value that does not fit.
@@ -30,6 +31,7 @@ def parse(cls: type[T], argv: Sequence[str] | None = None) -> T:
         with contextlib.redirect_stderr(complaint):
             config, unknown = tyro.cli(
                 cls,
+                prog=prog,
                 args=sys.argv[1:] if argv is None else argv,
                 use_underscores=True,
                 return_unknown_args=True,

@@ -12,6 +12,7 @@ from common.codec import load_own, make_codec
 from common.codec.limit import DEFAULT_MB
 from common.errors import UsageError
 from common.records import check_run_dir
+from common.training.metered import check_metering
 from common.training.optimizers import find_preset
 from common.training.remote import RECONNECT_S
 from discriminative.plan_options import PlanOptions
@@ -120,6 +121,9 @@ class JobOptions(ComputeOptions):
     """Compute activations with the weights that are expected K steps on, when their gradients will be applied."""
     gradient_shrink: float = 1.0
     """Factor of gradients that are late (K > 0); below 1 it steadies training that staleness makes diverge."""
+    replay: Literal["recompute", "stash"] = "recompute"
+    """recompute: the head computes a batch's activations again when its gradient has come, under the weights of then.
+    stash: it keeps their graph and weights instead, up to K + 1 times: less computing, more memory."""
     compress: str = ""
     """Codec of both directions: none, fp16, int8, int4/c+zstd, topk:0.1+int8, ...; docs/codecs.md has all."""
     compress_up: str = ""
@@ -130,6 +134,12 @@ class JobOptions(ComputeOptions):
     """1 corrects gradients for the codec's error, g <- g - E*g*g (the paper's error feedback)."""
     seed: Annotated[int, tyro.conf.arg(aliases=["--manualSeed"])] = 0
     """Fixes weights, data order, augmentation and dropout."""
+    meter: Literal["auto", "none"] = "auto"
+    """auto: the energy sensors that this machine has, and memory by stage; none: only the peak of memory."""
+    watts: str = ""
+    """IDLE,BUSY of this machine: a model of its energy, weighted by the use of its cores, where it has no sensor."""
+    meter_interval_ms: float = 50.0
+    """Between two samples of energy."""
     report_freq: int = 100
     """Every how many steps TensorBoard gets a point."""
     log_name: str = ""
@@ -206,11 +216,10 @@ class JobOptions(ComputeOptions):
             raise UsageError("--cut names the cut that --splits and --split_index count off; give one or the other")
         if self.compress and self.compress_up and self.compress_down:
             raise UsageError("--compress says the same as --compress_up and --compress_down; leave it out")
+        check_metering(self.meter, self.watts, self.meter_interval_ms)
         find_preset(self.optim)
         if not 0 < self.gradient_shrink <= 1:
             raise UsageError(f"--gradient_shrink is {self.gradient_shrink}; it is above 0 and at most 1")
-        if self.lookahead and self.optim.replace("_", "") == "resnetpre":
-            raise UsageError("--lookahead needs an optimizer with momentum, and --optim resnetpre has none")
         up, down = self.codecs
         make_codec(down, "down")
         if make_codec(up, "up").is_exact and self.use_EF:
@@ -221,6 +230,12 @@ class JobOptions(ComputeOptions):
             raise UsageError("--K_schedule lets a fixed K grow; --stale_it auto chooses K by itself")
         if any(epoch < 1 for epoch in self.K_schedule):
             raise UsageError(f"--K_schedule has epoch {min(self.K_schedule)}; the first that K can grow at is 1")
+        if self.lookahead and self.replay == "stash":
+            raise UsageError(
+                "--lookahead meets the weights of K steps on, and --replay stash those of then; choose one"
+            )
+        if self.lookahead and self.optim.replace("_", "") == "resnetpre":
+            raise UsageError("--lookahead needs an optimizer with momentum, and --optim resnetpre has none")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,7 +57,7 @@ class PlanOptions:
         return LossTable() if self.loss_table is None else load_losses(self.loss_table)
 
     @property
-    def watts(self) -> Power | None:
+    def edge_power(self) -> Power | None:
         """Power of the edge, where it was given."""
         return None if self.power is None else Power(*self.power)
 

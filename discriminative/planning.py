@@ -69,7 +69,7 @@ def choose(plan: Plan, options: ClientOptions, cloud: Cloud, monitor: LinkMonito
         objective=options.aim,
         limits=options.limits,
         losses=options.losses,
-        power=options.watts,
+        power=options.edge_power,
     )
     adapter = Adapter(problem, strategy(plan, options))
     first = adapter.first(link)

@@ -15,6 +15,7 @@ _OF_THE_MOMENT = frozenset(
     {
         *("resume", "ip", "port", "hyperport", "security", "insecure", "reconnect_s", "on_disconnect"),
         *("device", "threads", "workers", "queue_limit", "codec_memory_mb", "run_dir", "data_path", "debug"),
+        *("meter", "watts", "meter_interval_ms"),
     }
 )
 """Options that change nothing of what is trained: they are this command line's."""

@@ -23,6 +23,7 @@ from common.training.edge import Journey, Journeyed, train_here, train_remotely
 from common.training.head import Delay, Head
 from common.training.in_process import InProcess
 from common.training.journal import Journal
+from common.training.metered import energy_in_words, metered
 from common.training.monitor import LinkMonitor
 from common.training.moving import Change, find_cut
 from common.training.part_state import State, values_of
@@ -33,6 +34,7 @@ from common.training.remote import Cloud
 from common.training.run_state import Plan as TrainingPlan
 from common.training.schedule import Schedule
 from common.training.station import Station
+from common.training.thrift import give_back
 from common.training.timed import busy_timer, slowed
 from common.training.trainer import Trainer
 from common.training.weights import WeightsLog, slice_parameters
@@ -65,6 +67,7 @@ def train_with_server(plan: Plan, options: ClientOptions, security: ClientSecuri
         _track(options, trainer, slices, folder, lambda: [trainer.head.part])
         make_here = _station_maker(plan, options)
         plan.prepared.graph.forget_weights()  # the tail's are the server's to keep
+        give_back()
         trainer.here = partial(_here, make_here)
         if planned is not None:
             plans = stack.enter_context(PlanLog(folder))
@@ -104,6 +107,7 @@ def train_in_process(plan: Plan, options: JobOptions) -> Finished:
     with _run(plan, options) as (trainer, folder):
         store = _store(plan.job, options, folder / CHECKPOINTS / "cloud")
         make = _station_maker(plan, options, store)
+        trainer.here = partial(_here, _station_maker(plan, options))
         stations: list[Station] = []
 
         def station(job: Job, *, received: int = 0, state: State | None = None) -> Station:
@@ -136,9 +140,11 @@ def _track(
         trainer.recorder.watch(WeightsLog(folder, slices, parts))
 
 
-def _here(make: MakeStation, head: Head, job: Job, journal: Journal) -> Carrier:
+def _here(make: MakeStation, head: Head, job: Job, journal: Journal, due: tuple[int, int]) -> Carrier:
     """The other half of a session in this process, while all of the model is in the head."""
-    return InProcess(head, make(job), journal, counted=False)
+    station = make(job)
+    station.tail.order.load_state(due)
+    return InProcess(head, station, journal, counted=False)
 
 
 def _store(job: Job, options: JobOptions, folder: FilePath) -> CheckpointStore:
@@ -162,6 +168,7 @@ def _station_maker(plan: Plan, options: JobOptions, store: CheckpointStore | Non
         timer = busy_timer(options.device)
         made = Station(plan.prepared.graph, job, make, timer, store=store, received=received, state=state)
         plan.prepared.graph.forget_weights()
+        give_back()
         return made
 
     return station
@@ -176,6 +183,7 @@ def _run(plan: Plan, options: JobOptions) -> Iterator[tuple[Trainer, FilePath]]:
         plan.prepared,
         device=options.device,
         taylor=bool(options.use_EF),
+        stash=options.replay == "stash",
         memory_mb=options.codec_memory_mb,
         objective=objective,
         delay=Delay(options.lookahead, options.gradient_shrink),
@@ -203,8 +211,15 @@ def _run(plan: Plan, options: JobOptions) -> Iterator[tuple[Trainer, FilePath]]:
         _changes(plan, options),
     )
     control = Control()
+    metering = metered(options.meter, options.watts, options.meter_interval_ms)
+    journal = Journal(slowed(busy_timer(options.device), options.slowdown))
+    journal.window = metering.window
     try:
-        with Recorder(folder, options, options.report_freq) as recorder, ControlPort(control, folder):
+        with (
+            Recorder(folder, options, options.report_freq) as recorder,
+            ControlPort(control, folder),
+            metering as recorder.metered,
+        ):
             trainer = Trainer(
                 head,
                 job,
@@ -213,7 +228,7 @@ def _run(plan: Plan, options: JobOptions) -> Iterator[tuple[Trainer, FilePath]]:
                 (plan.train, plan.test),
                 training,
                 recorder,
-                Journal(slowed(busy_timer(options.device), options.slowdown)),
+                journal,
                 store=_store(job, options, folder / CHECKPOINTS / "edge"),
                 control=control,
             )
@@ -258,6 +273,7 @@ def _facts(plan: Plan, options: JobOptions, trainer: Trainer) -> dict[str, Any]:
         "cut_name": job.cut_name,
         "stale_it": job.stale_it,
         "schedule": options.schedule,
+        "replay": options.replay,
         "compress_up": job.compress_up,
         "compress_down": job.compress_down,
         "seed": job.seed,
@@ -275,6 +291,7 @@ def report(run: Finished) -> str:
         f"step time {1e3 * summary['step_time_s']:.1f} ms{ratio} (stages, ms: {stages})\n"
         f"per step {summary['bytes_up_per_step'] / 1e6:.3f} MB up, "
         f"{summary['bytes_down_per_step'] / 1e6:.3f} MB down\n"
+        + energy_in_words(summary)
         + (f"the server keeps the tail under the session's name, {summary['session']}\n" if summary["session"] else "")
         + f"records: {run.folder}"
     )

@@ -9,6 +9,7 @@ from typing import Literal
 from common.command import run_command
 from common.config import parse
 from common.errors import TandemError, UsageError
+from common.metering.constant import parse_watts
 from common.metering.detect import Detected, detect
 from common.metering.energy import EnergyMeter
 from common.metering.report import EnergyReport
@@ -56,7 +57,7 @@ def main() -> None:
     flags, command = divided(sys.argv[1:])
     options = parse(Options, flags)
     check_outputs(options.interval_ms, options.out, options.json, options.plot)
-    found = detect(_watts(options.watts), options.source)
+    found = detect(None if options.watts is None else parse_watts(options.watts), options.source)
     for note in found.notes:
         logger.info("%s", note)
     if not found.sources:
@@ -102,18 +103,6 @@ def _tell(report: EnergyReport, sent: Traffic, options: Options) -> None:
     print(f"sources: {', '.join(report.sources)}")
     print(f"{report.elapsed_s:.2f} s; network: {sent.sent_bytes:,} bytes sent, {sent.received_bytes:,} received")
     print(f"{report.cost}; table: {options.out}")
-
-
-def _watts(text: str | None) -> tuple[float, float] | None:
-    if text is None:
-        return None
-    try:
-        idle_w, busy_w = (float(word) for word in text.split(","))
-    except ValueError:
-        raise UsageError(f"--watts {text}: give two numbers, idle and busy, as in --watts 5,15") from None
-    if not 0 <= idle_w <= busy_w < float("inf"):
-        raise UsageError(f"--watts {text}: 0 <= idle <= busy must hold")
-    return idle_w, busy_w
 
 
 if __name__ == "__main__":

@@ -89,10 +89,10 @@ class TestRate:
 
     def test_the_table_of_the_module(self) -> None:
         rate, seen = Rate(), []
-        for second, mbps in enumerate((20.2, 19.9, 9.9, 10.1, 9.9, 10.0), start=1):
+        for second, mbps in enumerate((*[20.0] * 12, 9.9, 10.1, 9.9, 10.0)):
             rate.add(int(mbps * MBPS / 8), 1.0, float(second))
             seen.append(round((rate.bps or 0) / MBPS, 1))
-        assert seen == [20.2, 20.0, 19.8, 19.6, 10.0, 10.0]
+        assert seen[-6:] == [20.0, 20.0, 19.9, 19.9, 10.0, 10.0]
 
     @pytest.mark.parametrize(("nbytes", "pause_s"), TRAFFIC)
     def test_a_constant_link(self, nbytes: int, pause_s: float) -> None:
@@ -142,9 +142,9 @@ class TestRate:
     @pytest.mark.parametrize("factor", [0.05, 20.0])
     def test_one_transfer_that_was_held_up_or_came_in_a_burst_is_not_another_link(self, factor: float) -> None:
         rate = Rate()
-        for i in range(20):
+        for i in range(24):
             rate.add(250_000, 0.1, 0.5 * i)
-        rate.add(250_000, 0.1 / factor, 10.0)
+        rate.add(250_000, 0.1 / factor, 12.0)
         assert rate.bps == pytest.approx(20 * MBPS, rel=0.1)
         assert rate.doubted
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UsageError
+from common.metering.constant import parse_watts
 from common.metering.detect import detect
 from common.metering.report import Cost, EnergyReport, Event, MemoryReport, RailEnergy
 from quantify import energy, energy_figure, memory_figure
@@ -87,12 +88,11 @@ def test_without_a_sensor_the_program_says_what_it_looked_for(tmp_path: Path) ->
 @pytest.mark.parametrize("text", ["5", "a,b", "15,5", "-1,5", "1,2,3", "5,inf", "nan,5"])
 def test_watts_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--watts"):
-        energy._watts(text)
+        parse_watts(text)
 
 
 def test_watts_are_idle_and_busy() -> None:
-    assert energy._watts("5,15.5") == (5.0, 15.5)
-    assert energy._watts(None) is None
+    assert parse_watts("5,15.5") == (5.0, 15.5)
 
 
 def test_files_are_refused_before_anything_runs(tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     name, rest = words[0], words[1:]
     if name not in COMMANDS:
         raise UsageError(f"there is no figure {name!r}; {nearest(name, COMMANDS)}")
-    command = parse(COMMANDS[name], rest)
+    command = parse(COMMANDS[name], rest, prog=f"python profile/plot.py {name}")
     for path in draw(name, command):
         print(f"figure: {path}")
 

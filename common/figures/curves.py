@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 
 from common.drawing import Look, line, plain
 from common.errors import UsageError
@@ -78,8 +78,30 @@ def draw(look: Look, runs: Sequence[RunFolder], over: Sequence[Over] = ("time", 
     if not over or smooth < 1:
         raise UsageError(f"--over names {len(over)} axes and --smooth is {smooth}; both must be 1 or more")
     table = [[curve(run, each, smooth) for run in runs] for each in over]
-    rows = 2 if any(len(each.accuracy) for each in table[0]) else 1
-    figure = look.figure(0.3 + 1.05 * rows, wide=len(over) > 1)
+    figure = look.figure(rows(table[0]), wide=len(over) > 1)
+    place(figure, over, table, smooth)
+    return figure
+
+
+def rows(curves: Sequence[Curve]) -> float:
+    """Height of a figure of these, as `Look.figure` counts."""
+    return 0.3 + 1.05 * _rows(curves)
+
+
+def _rows(curves: Sequence[Curve]) -> int:
+    return 2 if any(len(each.accuracy) for each in curves) else 1
+
+
+def place(figure: FigureBase, over: Sequence[Over], table: Sequence[Sequence[Curve]], smooth: int) -> None:
+    """Draw into a figure, or a part of one.
+
+    Args:
+        figure: where.
+        over: what goes along the x axes, a column for each.
+        table: the runs' curves, for each of ``over``.
+        smooth: how many steps each point of the loss is the mean of.
+    """
+    rows = _rows(table[0])
     axes = figure.subplots(rows, len(over), sharey="row", sharex="col", squeeze=False)
     silent = False
     for column, (name, curves) in enumerate(zip(over, table, strict=True)):
@@ -100,8 +122,8 @@ def draw(look: Look, runs: Sequence[RunFolder], over: Sequence[Over] = ("time", 
     handles, labels = axes[0][0].get_legend_handles_labels()
     if silent:
         axes[0][list(over).index("bytes")].set_title("runs that send nothing are left out", fontsize="small")
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(runs), 4 if len(over) > 1 else 2))
-    return figure
+    ncols = min(len(table[0]), 4 if len(over) > 1 else 2)
+    figure.legend(handles, labels, loc="outside lower center", ncols=ncols)
 
 
 def _draw_loss(axis: Axes, place: int, each: Curve) -> None:

@@ -17,6 +17,7 @@ from common.figures.files import number, read_object
 from common.figures.run_folder import RunFolder
 
 _MIB = 2**20
+_ENDED = "a run that has ended well writes it"
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,20 @@ def energy_bars(sources: Sequence[Path], labels: Sequence[str] = ()) -> list[Bar
 
 
 def draw_memory(look: Look, bars: Sequence[Bar], budget_mib: float | None = None) -> Figure:
-    """The figure of peak memory; a line at the budget, where there is one."""
+    """The figure of peak memory, with its parts where they are known; a line at the budget, where there is one."""
     figure, axis = _horizontal(look, bars)
-    axis.barh(range(len(bars)), [bar.total for bar in bars], height=0.65, **fill(0))
+    names = list(dict.fromkeys(name for bar in bars for name in bar.parts))
+    for place, bar in enumerate(bars):
+        _draw_parts(axis, place, bar.parts or {"": bar.total}, names)
     _tell_totals(axis, bars, "MiB")
     if budget_mib is not None:
         axis.axvline(budget_mib, color=COLORS[1], linestyle="--")
         axis.set_title(f"dashed: budget, {budget_mib:,.0f} MiB", fontsize="small")
     axis.set_xlabel(_label("peak memory of the process (MiB)", bars))
+    if names:
+        figure.legend(
+            handles=[Patch(**fill(place), label=name) for place, name in enumerate(names)], loc="outside lower center"
+        )
     return figure
 
 
@@ -64,10 +71,7 @@ def draw_energy(look: Look, bars: Sequence[Bar]) -> Figure:
     figure, axis = _horizontal(look, bars)
     names = list(dict.fromkeys(name for bar in bars for name in bar.parts))
     for place, bar in enumerate(bars):
-        left = 0.0
-        for name, joules in bar.parts.items():
-            axis.barh(place, joules, left=left, height=0.65, **fill(names.index(name)))
-            left += joules
+        _draw_parts(axis, place, bar.parts, names)
         if not bar.parts:
             axis.barh(place, bar.total, height=0.65, facecolor=GREY, edgecolor="white", hatch=HATCHES[-2])
     _tell_totals(axis, bars, "J")
@@ -90,6 +94,13 @@ def _horizontal(look: Look, bars: Sequence[Bar]) -> tuple[Figure, Axes]:
     axis.tick_params(axis="y", length=0)
     axis.xaxis.set_major_formatter("{x:,g}")
     return figure, axis
+
+
+def _draw_parts(axis: Axes, place: int, parts: Mapping[str, float], names: Sequence[str]) -> None:
+    left = 0.0
+    for name, value in parts.items():
+        axis.barh(place, value, left=left, height=0.65, **fill(names.index(name) if name else 0))
+        left += value
 
 
 def _tell_totals(axis: Axes, bars: Sequence[Bar], unit: str) -> None:
@@ -140,15 +151,30 @@ def _energy(path: Path, label: str) -> Bar:
         total = run.of_summary("energy_mj") / 1e3
         if not math.isfinite(total):
             raise UsageError(f"{path / 'summary.json'} has no energy_mj: the run was not metered; {way_out}")
-        return _bar(run.label, total, path, "energy_mj")
+        return _bar(run.label, total, path, "energy_mj", _rails_of(run))
     found = read_object(path, way_out).get("energy")
     if not isinstance(found, dict) or not isinstance(found.get("rails"), list):
         raise UsageError(f"{path} has no energy with rails; {way_out}")
     total = number(found.get("total_j"), "total_j", path, way_out)
     parts = dict(_rail(rail, path, way_out) for rail in found["rails"] if _counts(rail))
+    return _bar(label or path.stem, total, path, "total_j", _named(parts))
+
+
+def _rails_of(run: RunFolder) -> dict[str, float]:
+    """Joules by rail of a metered run; of one that was resumed they are those since then, and do not add up: none."""
+    path = run.folder / "summary.json"
+    energy = run.summary.get("energy")
+    rails = energy.get("rails_mj") if isinstance(energy, dict) else None
+    if not isinstance(rails, dict):
+        return {}
+    parts = {str(name): number(value, f"rails_mj.{name}", path, _ENDED) / 1e3 for name, value in rails.items()}
+    return _named(parts) if math.isclose(sum(parts.values()), run.of_summary("energy_mj") / 1e3, rel_tol=1e-3) else {}
+
+
+def _named(parts: dict[str, float]) -> dict[str, float]:
     if "model" in parts:  # the declared one of the whole machine, common/metering/constant.py
         parts["model, not measured"] = parts.pop("model")
-    return _bar(label or path.stem, total, path, "total_j", parts)
+    return parts
 
 
 def _counts(rail: Any) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.patches import Patch
 
 from common.drawing import COLORS, GRID, HATCHES, Look
@@ -64,10 +64,21 @@ def draw(look: Look, runs: Sequence[RunFolder], first_step: int = 12, steps: int
     Raises:
         UsageError: a run without timeline, or numbers of steps that are none.
     """
+    figure = look.figure(rows(len(runs)))
+    place(figure, runs, first_step, steps)
+    return figure
+
+
+def rows(runs: int) -> float:
+    """Height of the timelines of so many runs, as `Look.figure` counts."""
+    return 0.35 + 0.95 * runs
+
+
+def place(figure: FigureBase, runs: Sequence[RunFolder], first_step: int = 12, steps: int = 4) -> None:
+    """Draw into a figure, or a part of one; see `draw`."""
     if first_step < 0 or steps < 1:
         raise UsageError(f"--first_step is {first_step} and --steps {steps}; they must be at least 0 and 1")
     shown_ms = 1e3 * steps * max(_step_s(run) for run in runs)
-    figure = look.figure(0.35 + 0.95 * len(runs))
     axes = figure.subplots(len(runs), 1, sharex=True, squeeze=False)[:, 0]
     seen: dict[str, _Kind] = {}
     for axis, run in zip(axes, runs, strict=True):
@@ -80,7 +91,6 @@ def draw(look: Look, runs: Sequence[RunFolder], first_step: int = 12, steps: int
         for kind in kinds
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=5)
-    return figure
 
 
 def _draw_run(axis: Axes, run: RunFolder, first_step: int, shown_ms: float) -> dict[str, _Kind]:

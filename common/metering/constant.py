@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import psutil
 
+from common.errors import UsageError
 from common.metering.rails import Rail
 from common.metering.source import Reading, SensorError
 
@@ -51,6 +52,21 @@ class ConstantPower:
         return Reading({"model": self._joules}, at_s=now_s)
 
     def close(self) -> None: ...
+
+
+def parse_watts(text: str) -> tuple[float, float]:
+    """Idle and busy watts from ``IDLE,BUSY``.
+
+    Raises:
+        UsageError: they are none.
+    """
+    try:
+        idle_w, busy_w = (float(word) for word in text.split(","))
+    except ValueError:
+        raise UsageError(f"--watts {text}: give two numbers, idle and busy, as in --watts 5,15") from None
+    if not 0 <= idle_w <= busy_w < float("inf"):
+        raise UsageError(f"--watts {text}: 0 <= idle <= busy must hold")
+    return idle_w, busy_w
 
 
 def _busy_s() -> float:

@@ -93,6 +93,13 @@ class EnergyMeter:
                 failure=self._sampler.failure,
             )
 
+    def total_j(self) -> float | None:
+        """`EnergyReport.total_j` so far, for whoever asks often."""
+        if self._report is not None:
+            return self._report.total_j
+        with self._lock:
+            return math.fsum(self._ledger.accounts[rail.name].joules for rail in self.rails if rail.in_total)
+
     @contextlib.contextmanager
     def window(self, name: str) -> Iterator[None]:
         with self._lock:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import sys
 from typing import Any, Protocol
 
@@ -87,6 +88,14 @@ def resident(pid: int) -> tuple[int, int]:
         return now, now
     now_kb, peak_kb = _RESIDENT.search(text), _HIGH_WATER.search(text)
     return (1024 * int(now_kb[1]) if now_kb else 0), (1024 * int(peak_kb[1]) if peak_kb else 0)
+
+
+def own_peak() -> int:
+    """Largest resident memory of this process since it began, in bytes."""
+    if os.path.exists("/proc/self/status"):
+        return resident(os.getpid())[1]  # getrusage would begin with the peak of whoever started this process
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def proportional(pid: int) -> int | None:

@@ -42,6 +42,9 @@ class NullMeter:
     def read(self) -> EnergyReport:
         return EnergyReport()
 
+    def total_j(self) -> None:
+        return None
+
     def window(self, name: str) -> AbstractContextManager[None]:
         return contextlib.nullcontext()
 

@@ -2,11 +2,12 @@
 
 A direction's rate is bytes over seconds, summed over its transfers, each with weight exp(-age / `CONSTANT_S`). So
 seconds per byte are weighted by bytes: a large transfer counts more than a small one, and on a link that swings the
-result is what a long transfer would get. One that is further away than transfers usually are counts as if it were no
-further. Where all of `CHANGE_S` are, on one side, the link has changed: what was before them is forgotten.
+result is what a long transfer would get. On a link that is known for `CONSTANT_S`, one that is further away than
+transfers usually are counts as if it were no further. Where all of `CHANGE_S` are, on one side, the link has changed:
+what was before them is forgotten.
 
-    transfers of 1 s at   20.2  19.9 |  9.9  10.1   9.9  10.0   Mbit/s
-    estimate              20.2  20.0 | 19.8  19.6  10.0  10.0   the third one alike: these alone, without the first
+    transfers of 1 s at   20.0  20.0 |  9.9  10.1   9.9  10.0   Mbit/s
+    estimate              20.0  20.0 | 19.9  19.9  10.0  10.0   the third one alike: these alone, without the first
 
 Seconds are the receiver's, from behind the first bytes to the last one: time that bytes waited at the sender, or behind
 the message before, is not in them. Of round trips the shortest of some time counts: a ping behind bulk data is late.
@@ -27,7 +28,7 @@ CHANGE_S = 3.0
 """For how long transfers must be other than those before, until they are taken for another link."""
 LEAST_BYTES = 1 << 13
 """A transfer that has fewer behind its first ones says nothing: some segments, which may come in one piece."""
-LEAST_S = 0.01
+LEAST_S = 0.005
 """Shorter times say nothing either: threads and packets may be as late, and what was held up behind a receiver that was
 slow comes at once. Only a probe, which is alone, shows that the link carries as much as that in this time."""
 PROBE_BYTES = 1 << 20

@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor
 
 from common.codec import make_codec
+from common.codec.buffers import dtype_name
 from common.partition.layout import check
 from common.wire.framing import Buffer
 from common.wire.messages import Message
-from common.wire.structs import Payload, TailTimes, View
+from common.wire.structs import Payload, TailTimes, TensorSpec, View
 
 NOT_TIMED = TailTimes()
 AS_IT_IS = make_codec("none")
@@ -94,3 +96,17 @@ def announced(payload: Payload, views: Sequence[View]) -> list[tuple[tuple[int, 
     if not views:
         return [(spec.shape, spec.dtype) for spec in payload.tensors]
     return [(view.size, payload.tensors[view.storage].dtype) for view in views]
+
+
+def narrowed(values: Tensor) -> Tensor:
+    """The same whole numbers in the smallest dtype that holds them."""
+    largest = int(values.max()) if values.numel() else 0
+    if values.numel() and int(values.min()) < 0:
+        return values
+    fits = (dtype for dtype in (torch.uint8, torch.int16, torch.int32) if largest <= torch.iinfo(dtype).max)
+    return values.to(next(fits, torch.int64))
+
+
+def spec_of(values: Tensor) -> TensorSpec:
+    """Dtype and shape for a message."""
+    return TensorSpec(dtype_name(values.dtype), tuple(values.shape))

@@ -13,15 +13,15 @@ from common.codec.buffers import dtype_name, to_bytes
 from common.errors import ProtocolError
 from common.partition.layout import pack, unpack
 from common.training.checkpoint import PendingStep, under
-from common.training.exchange import AS_IT_IS, Answer, Objective, Outgoing, Upload, announced
+from common.training.exchange import AS_IT_IS, Answer, Objective, Outgoing, Upload, announced, narrowed, spec_of
 from common.training.optimizers import Updater
 from common.training.part_state import copied, state_of_part
 from common.training.pending import HeadSnapshot, Pending
 from common.training.randomness import one_at_a_time, step_stream
 from common.training.session import AnswerOrder
+from common.training.stash import Stash
 from common.wire.framing import Frame
 from common.wire.messages import Activations, Gradients, OutputGradients, Outputs
-from common.wire.structs import TensorSpec
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Head:
         evaluation_count: number of activations in evaluation.
         stale_it: staleness bound K. At 0 the graph of the forward pass is kept; above, the backward pass computes
             the activations again from the stored input under the current weights (feature replay).
+        stash: keep graph and weights of each forward pass instead, at any K: the gradient is that of the weights then.
         seed: of the run; dropout masks of step t are a function of (seed, t).
         objective: loss and number of right answers, where the labels stay at this side.
         delay: what is done about gradients being late.
@@ -78,6 +79,7 @@ class Head:
         objective: Objective | None = None,
         delay: Delay = NO_CORRECTION,
         taylor: bool = False,
+        stash: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
         self.part = part
@@ -90,6 +92,9 @@ class Head:
             False: len(gradients_wanted) if evaluation_count is None else evaluation_count,
         }
         self._stale_it = stale_it
+        self._stash = Stash(part) if stash and stale_it > 0 else None
+        self.keeps_graphs = stash or stale_it == 0
+        """Whether a checkpoint must wait until nothing is under way: graphs are not written to files."""
         self._seed = seed
         self._objective = objective
         self._delay = delay
@@ -119,9 +124,13 @@ class Head:
             training: whether a gradient will come back.
         """
         inputs = tuple(each.to(self._device) for each in inputs)
-        keep = training and self._stale_it == 0
+        keep = training and self.keeps_graphs
         late = self._stale_it if training and self._delay.lookahead else 0
-        with torch.set_grad_enabled(keep), self.updater.ahead(late, epoch) if late else nullcontext():
+        with (
+            torch.set_grad_enabled(keep),
+            self.updater.ahead(late, epoch) if late else nullcontext(),
+            self._stash.kept() if keep and self._stash else nullcontext(),
+        ):
             outputs, drawn = self._run(step, inputs, training)
         if training:
             wanted = self._wanted(outputs)
@@ -142,8 +151,8 @@ class Head:
             )
         else:
             encoded = self.codec_up.encode(storages, at)
-        labels = _narrowed(upload.labels[:0] if self.keeps_labels else upload.labels)
-        ids = _narrowed(upload.ids)
+        labels = narrowed(upload.labels[:0] if self.keeps_labels else upload.labels)
+        ids = narrowed(upload.ids)
         buffers = [*encoded.buffers, to_bytes(labels), to_bytes(ids)]
         if upload.random_state is not None:
             buffers.append(to_bytes(upload.random_state))
@@ -152,8 +161,8 @@ class Head:
             upload.epoch,
             upload.training,
             encoded.spec,
-            _spec(labels),
-            _spec(ids),
+            spec_of(labels),
+            spec_of(ids),
             upload.gradients_wanted if upload.training else (False,) * len(upload.tensors),
             upload.random_state is not None,
             views,
@@ -234,6 +243,8 @@ class Head:
             due = zip(compress(outputs, pending.wanted), gradients, strict=True)
             learnt = [(output, gradient) for output, gradient in due if output.requires_grad]
             torch.autograd.backward([output for output, _ in learnt], [gradient for _, gradient in learnt])
+        if self._stash and self._pending:
+            self._stash.renew()
         self.updater.apply(pending.epoch)
 
     def snapshot(self) -> HeadSnapshot:
@@ -283,16 +294,3 @@ class Head:
         with torch.no_grad():
             for buffer, value in saved:
                 buffer.copy_(value)
-
-
-def _narrowed(values: Tensor) -> Tensor:
-    """The same whole numbers in the smallest dtype that holds them."""
-    largest = int(values.max()) if values.numel() else 0
-    if values.numel() and int(values.min()) < 0:
-        return values
-    fits = (dtype for dtype in (torch.uint8, torch.int16, torch.int32) if largest <= torch.iinfo(dtype).max)
-    return values.to(next(fits, torch.int64))
-
-
-def _spec(values: Tensor) -> TensorSpec:
-    return TensorSpec(dtype_name(values.dtype), tuple(values.shape))

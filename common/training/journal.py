@@ -9,7 +9,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from common.training.monitor import LinkMonitor
@@ -52,6 +52,8 @@ class Journal:
         """The tail's clock minus this side's, as well as the handshake could tell; for the picture only."""
         self.monitor: LinkMonitor | None = None
         """Told how long messages took, where there is a link."""
+        self.window: Callable[[str], AbstractContextManager[object]] = lambda _stage: nullcontext()
+        """Told of each stage while it lasts; see `common.training.metered`."""
         self._timer = timer
         self._steps: defaultdict[int, StepNumbers] = defaultdict(StepNumbers)
         self._lock = threading.Lock()
@@ -59,9 +61,10 @@ class Journal:
     @contextmanager
     def work(self, name: str, step: int, *, training: bool = True) -> Iterator[None]:
         """Times work of this side."""
-        start, stop = time.perf_counter(), self._timer()
-        yield
-        busy = stop()
+        with self.window(name if training else "evaluate"):
+            start, stop = time.perf_counter(), self._timer()
+            yield
+            busy = stop()
         self._add_span(f"edge {name}", name, step, start, time.perf_counter() - start)
         if training:
             self.add(step, "edge", busy)

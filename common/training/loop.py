@@ -97,7 +97,8 @@ def train_steps(
             carrier.submit(upload)
             at.forwarded += 1
         else:
-            answer = carrier.collect()
+            with journal.window("wait"):
+                answer = carrier.collect()
             with journal.work("backward", answer.step):
                 head.backward(answer)
             steady = begun < at.applied < total - stale_it and end == total

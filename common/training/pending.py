@@ -21,7 +21,7 @@ class Pending:
     gradients: list[tuple[tuple[int, ...], str]]
     """Shape and dtype of each that is due."""
     outputs: tuple[Tensor, ...] | None
-    """With their graph, at K = 0; None where they are computed again."""
+    """With their graph, at K = 0 or from the stash; None where they are computed again."""
     count: int = 0
     """Samples."""
     coding_error: tuple[Tensor, ...] | None = None
@@ -48,7 +48,7 @@ class HeadSnapshot:
         pending = []
         for step, each in self.pending.items():
             if each.outputs is not None:
-                raise ValueError("at K = 0 there is no checkpoint between a forward and its backward")
+                raise ValueError("a graph that is kept cannot be in a checkpoint")
             errors = each.coding_error or ()
             for kind, values in (("inputs", each.inputs), ("errors", errors)):
                 tensors |= {f"{kind}/{step}/{i}": value.to("cpu", copy=True) for i, value in enumerate(values)}

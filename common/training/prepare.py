@@ -82,6 +82,7 @@ def make_head(
     *,
     device: str,
     taylor: bool,
+    stash: bool = False,
     memory_mb: int = DEFAULT_MB,
     state: State | None = None,
     objective: Objective | None = None,
@@ -94,6 +95,7 @@ def make_head(
         job: with the cut.
         device: where the head computes.
         taylor: correct gradients for the codec's error.
+        stash: keep graphs and weights instead of replaying forward passes.
         memory_mb: what codecs may remember.
         state: of the part and its optimizer, where it is not the model's first one.
         objective: what the loss is, for jobs whose labels stay at the edge.
@@ -119,6 +121,7 @@ def make_head(
         objective=objective if job.labels == "edge" else None,
         delay=delay,
         taylor=taylor,
+        stash=stash,
         device=device,
     )
 

@@ -3,8 +3,6 @@
 import json
 import logging
 import math
-import resource
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -16,10 +14,13 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
+from common.metering.gauges import own_peak
+from common.metering.meter import NullMeter
 from common.planning.log import Context
 from common.records import CsvTable, environment, finite, replace_text, write_json
 from common.training.journal import STAGES, Span
 from common.training.loop import StepDone
+from common.training.metered import Metered
 from common.training.score import Score
 from common.training.trace_file import write_trace
 from common.training.weights import WeightsLog
@@ -60,6 +61,10 @@ class Recorded(msgspec.Struct):
     """Steps without the cloud."""
     moves: int = 0
     moving_s: float = 0.0
+    energy_mj: float | None = None
+    """Of all since the run began, as `wall_s`; None of a run that is not metered."""
+    steps_mj: float = 0.0
+    """Of the steps' rows."""
 
 
 class Recorder:
@@ -92,6 +97,8 @@ class Recorder:
         """What of the plan may change from step to step, for the steps' rows."""
         self.link: Callable[[], Context] | None = None
         """What is known of the link now, of a run that has one."""
+        self.metered = Metered(NullMeter(), None)
+        """What the run takes of its machine."""
 
     @property
     def last_epoch(self) -> dict[str, float | None]:
@@ -101,7 +108,8 @@ class Recorder:
     def state(self) -> Recorded:
         """The sums of this moment."""
         trained = (self.trained.loss_sum, self.trained.correct, self.trained.count)
-        sums = msgspec.structs.replace(self._sums, wall_s=self._wall_s(), trained=trained)
+        energy_mj = self.metered.energy_mj()
+        sums = msgspec.structs.replace(self._sums, wall_s=self._wall_s(), trained=trained, energy_mj=energy_mj)
         return msgspec.convert(msgspec.to_builtins(sums), Recorded)
 
     def rewind(self, state: Recorded, step: int, epoch: int) -> None:
@@ -110,6 +118,7 @@ class Recorder:
         loss_sum, correct, count = state.trained
         self.trained = Score(math.nan if loss_sum is None else loss_sum, correct, count)
         self._started_s = time.perf_counter() - state.wall_s
+        self.metered.rewind(state.energy_mj)
         self._metrics.close()
         path = self.folder / "metrics.jsonl"
         rows = path.read_text().splitlines(keepends=True)
@@ -141,6 +150,7 @@ class Recorder:
     def epoch_goes_on(self) -> None:
         """The time of the next step counts from here, not from what was done before (an evaluation, say)."""
         self._before_s = time.perf_counter()
+        self.metered.restart()
 
     def moved(self, seconds: float) -> None:
         """The cut has been moved, and nothing was trained meanwhile."""
@@ -163,6 +173,8 @@ class Recorder:
         self._sums.bytes_down += numbers.bytes_down
         self._sums.samples += done.count
         self._sums.alone += bool(self.setting.get("alone"))
+        step_mj = self.metered.step_mj()
+        self._sums.steps_mj += step_mj or 0.0
         row = {
             "step": done.step,
             "epoch": done.epoch,
@@ -174,6 +186,7 @@ class Recorder:
             "bytes_down": numbers.bytes_down,
             "step_s": seconds,
             "wall_s": done.ended_s - self._started_s,
+            **({} if step_mj is None else {"energy_mj": step_mj}),
             **self._link(),
             **self.setting,
             **{f"{stage}_s": value for stage, value in numbers.stages_s.items()},
@@ -238,7 +251,8 @@ class Recorder:
             "moves": self._sums.moves,
             "moving_s": self._sums.moving_s,
             "wall_s": self._wall_s(),
-            "edge_peak_memory_bytes": peak_memory_bytes(),
+            "edge_peak_memory_bytes": own_peak(),
+            **self.metered.end(self._sums.steps_mj / max(self._sums.all.steps, 1)),
             **facts,
             **self._link(),
         }
@@ -249,9 +263,3 @@ class Recorder:
 def _rows(path: Path) -> IO[str]:
     """A file of rows, each written at once: whoever goes on from a checkpoint needs those of the steps before it."""
     return path.open("a", buffering=1)
-
-
-def peak_memory_bytes() -> int:
-    """Largest resident size of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -30,7 +30,8 @@ from common.wire.structs import Job
 log = logging.getLogger(__name__)
 
 
-MakeHere: TypeAlias = Callable[[Head, Job, Journal], Carrier]
+MakeHere: TypeAlias = Callable[[Head, Job, Journal, tuple[int, int]], Carrier]
+"""Of a head, its job, the journal, and the step that is due with its epoch."""
 
 
 class CloudIsBack(Exception):
@@ -195,7 +196,7 @@ class Trainer:
                     return True
                 every = plan.checkpoint_every
                 if every > 0 and step % every == 0 and step != self._saved_at:
-                    if self.copies is not None and at.applied < at.forwarded:
+                    if (self.copies is not None or self.head.keeps_graphs) and at.applied < at.forwarded:
                         return True  # a copy that the edge could go on from alone has nothing under way
                     self._save(carrier)
                 return False
@@ -301,7 +302,7 @@ class Trainer:
     def _settle(self) -> None:
         """With all of the model in the head, nothing need cross: the loss is computed here too."""
         whole = self.job.cut == len(self._graph.points) - 1
-        self._carrier_here = self.here(self.head, self.job, self.journal) if whole and self.here else None
+        self._carrier_here = self.here(self.head, self.job, self.journal, self.due) if whole and self.here else None
 
     def _tell_setting(self) -> None:
         self.recorder.setting = {
