@@ -437,6 +437,7 @@ def test_last_words_are_not_within_a_frame() -> None:
         with beside(line.pump) as (pumping,):
             wait_for(lambda: mine.progress > 0)
             with beside(lambda: line.end(Error("failed", "enough"), patience_s=MOMENT_S)):
+                wait_for(lambda: line.connection is None)  # it has waited, and left within the frame
                 with pytest.raises(ConnectionLost, match="closed the connection in the middle of a frame"):
                     theirs.receive()
                 assert isinstance(pumping.exception(TIMEOUT_S), Closed)
