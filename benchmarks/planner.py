@@ -83,7 +83,7 @@ def main() -> None:
     """Run what is missing, and print what the predictions were worth."""
     options = parse(Options)
     check_run_dir(options.out)
-    profile = _profile(options)
+    profile = measured_profile(options.model, options.batch_size, options.codecs, options.out)
     done = {_key(row): row for row in _read(options.out / _TABLE)}
     chosen: dict[str, Plan] = {}
     for context in options.contexts:
@@ -110,13 +110,13 @@ def main() -> None:
         options.json.write_text(json.dumps({"machine": machine(), "contexts": table, "rows": [*map(asdict, rows)]}))
 
 
-def _profile(options: Options) -> Profile:
-    """Of this machine, one thread on one core."""
-    path = options.out / f"{options.model}-{options.batch_size}.csv"
+def measured_profile(model: str, batch_size: int, codecs: Sequence[str], folder: Path) -> Profile:
+    """Of this machine, one thread on one core; measured once for each folder."""
+    path = folder / f"{model}-{batch_size}.csv"
     if not path.exists():
-        command = ["-m", "common.profiling", options.model, "--batch_size", str(options.batch_size), "--threads", "1"]
+        command = ["-m", "common.profiling", model, "--batch_size", str(batch_size), "--threads", "1"]
         subprocess.run(
-            [sys.executable, *command, "--out", str(path), "--codecs", *options.codecs], check=True, stdout=sys.stderr
+            [sys.executable, *command, "--out", str(path), "--codecs", *codecs], check=True, stdout=sys.stderr
         )
     return load(str(path))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.moves import MOVED
 from common.errors import TandemError, UsageError
 from common.training.control import ask_run
 from common.training.moving import Change
@@ -39,6 +40,15 @@ def test_without_staleness_a_run_that_moves_is_one_that_never_did(images: str, t
     assert moved.summary["moves"] == 5
     assert moved.summary["cut_name"].startswith("features.7")
     assert same(moved, in_process(images, tmp_path / "still", **setting))
+
+
+def test_what_a_move_costs_is_told(images: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        in_process(images, tmp_path, stale_it=1, move=MOVES[:2])
+    (first, second) = MOVED.findall(caplog.text)
+    assert (first[0], second[0]) == ("1", "2")
+    assert second[1].startswith("features.5")
+    assert float(second[2]) > 0  # MB of blocks
 
 
 def test_a_cut_may_move_to_both_ends(images: str, tmp_path: Path) -> None:
