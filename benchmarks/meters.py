@@ -1,6 +1,7 @@
 """What do the meters cost? Work with and without each, by turns: ``python -m benchmarks.meters [--json FILE]``."""
 
 import contextlib
+import logging
 import statistics
 import tempfile
 import time
@@ -72,6 +73,7 @@ class Row:
 def main() -> None:
     """Print the table."""
     options = parse(Options)
+    logging.getLogger("common").setLevel(logging.ERROR)  # what each meter says of itself, a line for each round
     print(f"{machine()}; asked: one sample each {options.interval_ms:g} ms; files of boards are fakes on this disk\n")
     with tempfile.TemporaryDirectory() as folder:
         rows = [_row(name, make, options) for name, make in _kinds(Path(folder)).items()]
