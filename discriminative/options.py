@@ -85,6 +85,8 @@ class JobOptions(ComputeOptions):
     """Start from the weights in this file (.safetensors, or of torch.save); give it to the server as well."""
     freeze: int = 0
     """How many slices, from the first on, are not trained (transfer type 2)."""
+    cache_activations: bool = False
+    """With all of the head frozen: its activations stay on the cloud, and cross in the first epoch only."""
     dataset: str = "digits"
     """digits, synthetic, mnist, cifar10, tiny_imagenet, folder:PATH, npz:FILE; texts: imdb, csv:FILE, npz:FILE."""
     data_path: Path = Path("data")

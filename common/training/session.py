@@ -32,6 +32,7 @@ def check_open(request: Open | Measure) -> None:
         ("seed", job.seed, 0, (1 << 63) - 1),
         ("learning_rate", job.learning_rate, 0, 1e6),
         ("dropout", job.dropout, 0, 1),
+        ("kept", job.kept, 0, 1 << 40),
     ):
         if not low <= value <= high:
             raise JobRefused(f"{name} is {value}; it must be {low} to {high}")

@@ -70,6 +70,8 @@ class Job(Struct, frozen=True):
     """Index of the cut point before which nothing is trained, and all computes as in evaluation."""
     labels: str = "cloud"
     """Where the loss is computed; at the ``edge`` labels never leave it, and the outputs come down instead."""
+    kept: int = 0
+    """Of how many samples the cloud keeps the activations, held-out ones included; 0 where it keeps none."""
     weights: str = ""
     """What the model starts from, where that is not the seed alone: equal where both sides start from the same."""
 
