@@ -128,6 +128,8 @@ def plan_job(options: JobOptions) -> Plan:
         labels=options.labels,
         vocabulary=model.vocabulary,
         frozen=building.frozen,
+        gradients=options.gradients,
+        align_every=options.align_every,
         kept=len(data.train.labels) + len(data.test.labels) if options.cache_activations else 0,
         weights="" if weights is None else weights.label(model.name),
     )

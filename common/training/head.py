@@ -13,10 +13,11 @@ from common.codec.buffers import dtype_name, to_bytes
 from common.errors import ProtocolError
 from common.partition.layout import pack, unpack
 from common.training.activation_cache import CacheIndex
+from common.training.auxiliary import Auxiliary
 from common.training.checkpoint import PendingStep, under
 from common.training.exchange import AS_IT_IS, Answer, Objective, Outgoing, Upload, announced, narrowed, spec_of
 from common.training.optimizers import Updater
-from common.training.part_state import copied, state_of_part
+from common.training.part_state import State, copied, state_of_part
 from common.training.pending import HeadSnapshot, Pending
 from common.training.randomness import one_at_a_time, step_stream
 from common.training.session import AnswerOrder
@@ -60,6 +61,7 @@ class Head:
         seed: of the run; dropout masks of step t are a function of (seed, t).
         objective: loss and number of right answers, where the labels stay at this side.
         delay: what is done about gradients being late.
+        auxiliary: trains the part by a loss of its own, but for the steps that wait for the cloud's gradient.
         cache: what the cloud keeps of activations, of a head that trains nothing.
         taylor: correct each gradient for the codec's error, g <- g - E g g (the paper's ``--use_EF 1``), also where
             ``codec_up`` does not name it.
@@ -81,6 +83,7 @@ class Head:
         seed: int,
         objective: Objective | None = None,
         delay: Delay = NO_CORRECTION,
+        auxiliary: Auxiliary | None = None,
         cache: CacheIndex | None = None,
         taylor: bool = False,
         stash: bool = False,
@@ -103,7 +106,7 @@ class Head:
         self._objective = objective
         self._delay = delay
         self._taylor = (taylor or codec_up.spec.taylor) and not codec_up.is_exact
-        self._cache = cache
+        self._auxiliary, self._cache = auxiliary, cache
         self._device = torch.device(device)
         self._pending: dict[int, Pending] = {}
         self._order = AnswerOrder()
@@ -131,20 +134,27 @@ class Head:
         if self._cache is not None and self._cache.knows(ids, training=training):
             return self._recall(step, epoch, labels, ids, training)
         inputs = tuple(each.to(self._device) for each in inputs)
-        keep = training and self.keeps_graphs
+        local = self._auxiliary if training and self._auxiliary and not self._auxiliary.aligns(step) else None
+        keep = training and self.keeps_graphs and local is None
         late = self._stale_it if training and self._delay.lookahead else 0
         with (
-            torch.set_grad_enabled(keep),
+            torch.set_grad_enabled(keep or local is not None),
             self.updater.ahead(late, epoch) if late else nullcontext(),
             self._stash.kept() if keep and self._stash else nullcontext(),
         ):
             outputs, drawn = self._run(step, inputs, training)
-        if training:
+        wanted: tuple[bool, ...] = ()
+        if local is not None:
+            wanted = (False,) * len(outputs)
+            self._pending[step] = Pending(epoch, (), wanted, [], None, len(labels))
+            local.learn(outputs, labels, epoch)
+            self.updater.apply(epoch)
+        elif training:
             wanted = self._wanted(outputs)
             due = [(tuple(each.shape), dtype_name(each.dtype)) for each in compress(outputs, wanted)]
             self._pending[step] = Pending(epoch, inputs, wanted, due, outputs if keep else None, len(labels))
         self._order.sent(step, len(labels), training)
-        return Upload(step, epoch, training, outputs, labels, ids, wanted if training else (), drawn)
+        return Upload(step, epoch, training, outputs, labels, ids, wanted, drawn)
 
     def encode(self, upload: Upload) -> Outgoing:
         """The message of an upload."""
@@ -263,7 +273,15 @@ class Head:
 
     def snapshot(self) -> HeadSnapshot:
         """The state between two steps, in memory of its own; `finish` it where it is encoded."""
-        return HeadSnapshot(copied(state_of_part(self.part, self.updater)), dict(self._pending))
+        return HeadSnapshot(copied(self.state()), dict(self._pending))
+
+    def state(self) -> State:
+        """Of the part and its optimizer, and of the auxiliary classifier with its own; the tensors are their own."""
+        return {**state_of_part(self.part, self.updater), **self.auxiliary_state()}
+
+    def auxiliary_state(self) -> State:
+        """Of the auxiliary classifier; empty where there is none."""
+        return {} if self._auxiliary is None else self._auxiliary.state()
 
     def finish(self, snapshot: HeadSnapshot) -> tuple[dict[str, Tensor], list[PendingStep]]:
         """Complete a snapshot behind the encoding of all uploads before it, in the thread that encodes."""

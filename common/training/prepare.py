@@ -14,6 +14,7 @@ from common.partition.graph import Graph
 from common.partition.layout import most_bytes
 from common.partition.steps import state_of
 from common.training.activation_cache import CacheIndex, CachingCodec, require_repeatable
+from common.training.auxiliary import make_auxiliary
 from common.training.digest import combined_digest, parameter_digests
 from common.training.exchange import Objective
 from common.training.head import NO_CORRECTION, Delay, Head
@@ -99,7 +100,7 @@ def make_head(
         stash: keep graphs and weights instead of replaying forward passes.
         memory_mb: what codecs may remember.
         state: of the part and its optimizer, where it is not the model's first one.
-        objective: what the loss is, for jobs whose labels stay at the edge.
+        objective: what the loss is, for jobs whose loss, or whose head's, is computed at the edge.
         delay: what is done about gradients being late.
 
     Raises:
@@ -110,6 +111,9 @@ def make_head(
     graph.require_trainable(job.cut)
     part, _ = graph.parts(job.cut)
     require_frozen(job)
+    auxiliary = None
+    if job.gradients == "local" and objective is not None:
+        auxiliary = make_auxiliary(graph, job, objective, find_preset(job.optim), device, state or {})
     head = Head(
         part,
         _updater(part, job, device, state),
@@ -122,6 +126,7 @@ def make_head(
         seed=job.seed,
         objective=objective if job.labels == "edge" else None,
         delay=delay,
+        auxiliary=auxiliary,
         cache=CacheIndex() if job.kept else None,
         taylor=taylor,
         stash=stash,
@@ -248,14 +253,21 @@ def require_frozen(job: Job) -> None:
         )
 
 
+def kept_bytes(graph: Graph, job: Job) -> int:
+    """What the cloud keeps of activations, in bytes."""
+    if not job.kept:
+        return 0
+    both = (graph.crossing(job.cut, training=training) for training in (True, False))
+    return job.kept * (max(sum(leaf.nbytes for leaf in leaves) for leaves in both) // EXAMPLE_SIZE)
+
+
 def _caching(codec: Codec, graph: Graph, job: Job, memory_mb: int) -> CachingCodec:
     """The cloud's codec with its memory of activations; what that will need is known before training."""
-    both = (graph.crossing(job.cut, training=training) for training in (True, False))
-    sample_bytes = max(sum(leaf.nbytes for leaf in leaves) for leaves in both) // EXAMPLE_SIZE
-    if sample_bytes * job.kept > memory_mb << 20:
+    nbytes = kept_bytes(graph, job)
+    if nbytes > memory_mb << 20:
         raise UsageError(
-            f"--cache_activations would keep {sample_bytes / 1024:.1f} KiB of each of {job.kept} samples, "
-            f"{mebibytes(sample_bytes * job.kept)} MiB on the server; the limit is {memory_mb}: raise "
+            f"--cache_activations would keep {nbytes / job.kept / 1024:.1f} KiB of each of {job.kept} samples, "
+            f"{mebibytes(nbytes)} MiB on the server; the limit is {memory_mb}: raise "
             "--codec_memory_mb there, cut where less crosses, or leave the flag out"
         )
     return CachingCodec(codec, MemoryLimit(memory_mb << 20))
