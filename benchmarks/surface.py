@@ -21,8 +21,6 @@ from common.command import run_command
 from common.config import parse
 from common.drawing import check_files
 
-FOLDER = Path(__file__).parent
-
 
 @dataclass(frozen=True)
 class Options:
@@ -42,7 +40,7 @@ class Options:
     """Codecs, each of both directions."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds, the same for each cell; unsplit too."""
-    image_model: str = f"{FOLDER}/accuracy_vgg.py:small"
+    image_model: str = "benchmarks/accuracy_vgg.py:small"
     """Model of images, as for the client."""
     image_cut: str = ""
     """Where it is cut; default behind the first block."""
@@ -52,7 +50,7 @@ class Options:
     """Epochs on images."""
     image_lr: float = 0.02
     """First learning rate on images, of --optim resnet."""
-    text_model: str = f"{FOLDER}/accuracy_bilstm.py:small"
+    text_model: str = "benchmarks/accuracy_bilstm.py:small"
     """Model of texts, as for the client."""
     text_cut: str = "recurrent"
     """Where it is cut."""
