@@ -197,3 +197,34 @@ def test_it_begins_alike_from_the_seed_and_goes_on_from_its_state() -> None:
         each.learn(outputs, labels, 0)
     assert one.state().keys() == again.state().keys()
     assert all(torch.equal(value, again.state()[key]) for key, value in one.state().items())
+
+
+OWN = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 4, 3), nn.Linear(4, classes)
+
+    def forward(self, x):
+        y = self.a(x)
+        if float(y.mean().detach()) > 1e9:
+            y = 2 * y
+        return self.b(y.mean((2, 3)))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cut": "a"}, "--gradients local: what crosses depends on the data in this model"),
+        ({"cut": "0", "gradients": "cloud", "cache_activations": True}, "what crosses at input depends on the data"),
+    ],
+)
+def test_models_that_go_by_the_data(images: str, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    with pytest.raises(UsageError, match=message):
+        run(images, tmp_path, model=f"{tmp_path / 'own.py'}:Net", split_index=None, **changes)

@@ -133,6 +133,11 @@ def make_head(
         device=device,
     )
     if job.kept:
+        if graph.data_dependent:
+            raise UsageError(
+                f"--cache_activations: what crosses at {job.cut_name} depends on the data in this model, so a batch "
+                "cannot be put together again from its samples; leave the flag out"
+            )
         with one_at_a_time, torch.random.fork_rng():
             torch.manual_seed(job.seed)
             example = example_batch(graph.model, job.input_shape, 3)
