@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -22,6 +22,8 @@ from common.naming import nearest
 from discriminative.options import BaseOptions
 from discriminative.recipe import plan_job
 from discriminative.train import train_in_process
+
+T = TypeVar("T")
 
 RESULTS = (
     "accuracy",
@@ -62,11 +64,8 @@ def main() -> None:
     for each in wanted:  # better told before the first run than before the last
         _job(common, each).check()
     done = read(options.out, [*axes, "seed"])
-    until = time.monotonic() + 3600 * options.limit_h
     missing = [each for each in wanted if tuple(each.values()) not in done]
-    for each in tqdm(missing, unit="run", disable=None):
-        if time.monotonic() > until:
-            break
+    for each in tqdm(in_time(missing, options.limit_h), total=len(missing), unit="run", disable=None):
         row = run(common, each)
         append(options.out, row)
         done[tuple(each.values())] = row
@@ -107,6 +106,12 @@ def combinations(axes: Mapping[str, Sequence[str]], seeds: Sequence[int]) -> Ite
     for seed in seeds:
         for values in itertools.product(*axes.values()):
             yield {**dict(zip(axes, values, strict=True)), "seed": str(seed)}
+
+
+def in_time(runs: Sequence[T], limit_h: float) -> Iterator[T]:
+    """Runs, one after the other, until so many hours have passed."""
+    until = time.monotonic() + 3600 * limit_h
+    yield from itertools.takewhile(lambda _: time.monotonic() <= until, runs)
 
 
 def run(common: Sequence[str], values: Mapping[str, str]) -> dict[str, str]:

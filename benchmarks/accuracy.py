@@ -52,6 +52,8 @@ class Options:
     """Model, as for the client."""
     cut: str = ""
     """Where it is cut; default behind the first block."""
+    num_classes: int = 10
+    """Classes of the data set."""
     dataset: str = "digits"
     """Data set, as for the client: cifar10, npz:FILE, ..."""
     data_path: Path = Path("data")
@@ -168,6 +170,7 @@ def train(run: Run, options: Options) -> Run:
     with tempfile.TemporaryDirectory() as folder:
         job = BaseOptions(
             model=run.model,
+            num_classes=options.num_classes,
             dataset=run.dataset,
             data_path=options.data_path,
             cut=run.cut,

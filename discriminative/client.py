@@ -17,6 +17,10 @@ def main() -> None:
     options.check_plan()
     if options.labels == "edge" and (options.plan != "fixed" or options.stale_it == "auto"):
         raise UsageError("--plan and --stale_it auto do not know the round trip that --labels edge adds to a step")
+    if options.gradients == "local" and (options.plan != "fixed" or options.stale_it == "auto"):
+        raise UsageError("--plan and --stale_it auto do not know steps without gradients (--gradients local)")
+    if options.cache_activations and options.plan != "fixed":
+        raise UsageError("--plan does not know that --cache_activations sends nothing from the second epoch on")
     check_ports(port=options.port, hyperport=options.hyperport)
     security = client_security(options.ip, options.security, insecure=options.insecure)
     plan = plan_job(options)

@@ -85,6 +85,8 @@ class JobOptions(ComputeOptions):
     """Start from the weights in this file (.safetensors, or of torch.save); give it to the server as well."""
     freeze: int = 0
     """How many slices, from the first on, are not trained (transfer type 2)."""
+    cache_activations: bool = False
+    """With all of the head frozen: its activations stay on the cloud, and cross in the first epoch only."""
     dataset: str = "digits"
     """digits, synthetic, mnist, cifar10, tiny_imagenet, folder:PATH, npz:FILE; texts: imdb, csv:FILE, npz:FILE."""
     data_path: Path = Path("data")
@@ -115,6 +117,10 @@ class JobOptions(ComputeOptions):
     labels: Literal["cloud", "edge"] = "cloud"
     """Where the loss is computed. edge: labels never leave it; the model's outputs come down and their gradients go
     up, which costs each step a round trip more."""
+    gradients: Literal["cloud", "local"] = "cloud"
+    """What the head learns from. local: from a small classifier of its own at the cut; no gradients come down."""
+    align_every: int = 0
+    """With --gradients local: every so many steps the head takes the cloud's gradient instead; 0 for never."""
     schedule: Literal["fixed", "eager"] = "fixed"
     """fixed: results do not depend on timing. eager: each gradient is applied as soon as it is there."""
     lookahead: bool = False
@@ -216,6 +222,7 @@ class JobOptions(ComputeOptions):
             raise UsageError("--cut names the cut that --splits and --split_index count off; give one or the other")
         if self.compress and self.compress_up and self.compress_down:
             raise UsageError("--compress says the same as --compress_up and --compress_down; leave it out")
+        self._check_local()
         check_metering(self.meter, self.watts, self.meter_interval_ms)
         find_preset(self.optim)
         if not 0 < self.gradient_shrink <= 1:
@@ -224,6 +231,19 @@ class JobOptions(ComputeOptions):
         make_codec(down, "down")
         if make_codec(up, "up").is_exact and self.use_EF:
             raise UsageError("--use_EF 1 corrects the error of --compress_up, and none has no error; use int8")
+
+    def _check_local(self) -> None:
+        if self.align_every < 0:
+            raise UsageError(f"--align_every is {self.align_every}; it must be 0 or more")
+        if self.gradients == "cloud":
+            if self.align_every:
+                raise UsageError("--align_every is of --gradients local; with --gradients cloud every step is aligned")
+            return
+        if self.move:
+            raise UsageError("--gradients local trains a classifier of one cut, which --move would leave; drop one")
+        if self.lookahead or self.replay == "stash":
+            flag = "--lookahead" if self.lookahead else "--replay stash"
+            raise UsageError(f"{flag} is for gradients that come late, and with --gradients local none do; drop one")
 
     def _check_staleness(self) -> None:
         if self.stale_it == "auto" and self.K_schedule:

@@ -102,7 +102,7 @@ def plan_job(options: JobOptions) -> Plan:
     cut, splits, split_index = _choose_cut(prepared.graph, options)
     edge_only = cut.index == len(prepared.graph.points) - 1
     up, down = ("none", "none") if edge_only else options.codecs
-    _check_repeats(up, data)
+    _check_repeats(up, data, cached=options.cache_activations)
     job = Job(
         workload=WORKLOAD,
         model=model.name,
@@ -128,6 +128,9 @@ def plan_job(options: JobOptions) -> Plan:
         labels=options.labels,
         vocabulary=model.vocabulary,
         frozen=building.frozen,
+        gradients=options.gradients,
+        align_every=options.align_every,
+        kept=len(data.train.labels) + len(data.test.labels) if options.cache_activations else 0,
         weights="" if weights is None else weights.label(model.name),
     )
     train = Batches(data.train, data, options.batch_size, options.seed, True, options.workers)
@@ -174,8 +177,13 @@ def _last_frozen(graph: Graph, options: JobOptions) -> int:
     return slices[options.freeze]
 
 
-def _check_repeats(up: str, data: Data) -> None:
-    """Raises UsageError where a codec compares samples with themselves that are never the same twice."""
+def _check_repeats(up: str, data: Data, *, cached: bool) -> None:
+    """Raises UsageError where samples are never the same twice, and something relies on it."""
+    if cached and data.augment:
+        raise UsageError(
+            f"--cache_activations keeps what the head makes of a sample, and {data.name} is cropped and mirrored at "
+            "random, anew each time; use images that are not augmented (--no_augment), or leave it out"
+        )
     if parse_spec(up).memory == "delta" and data.augment:
         raise UsageError(
             f"--compress_up {up} sends what changed since a sample was seen last, and {data.name} is cropped and "

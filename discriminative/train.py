@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path as FilePath
 from typing import Any
 
+import msgspec
 from safetensors.torch import save_file
 from torch import nn
 
@@ -28,7 +29,7 @@ from common.training.monitor import LinkMonitor
 from common.training.moving import Change, find_cut
 from common.training.part_state import State, values_of
 from common.training.pilot import Pilot
-from common.training.prepare import largest_frame, make_head, make_tail
+from common.training.prepare import largest_frame, make_head, make_tail, require_frozen
 from common.training.recorder import Recorder
 from common.training.remote import Cloud
 from common.training.run_state import Plan as TrainingPlan
@@ -254,8 +255,10 @@ def _changes(plan: Plan, options: JobOptions) -> dict[int, Change]:
     changes: dict[int, Change] = {}
     for step, cut in options.moves.items():
         try:
-            graph.require_trainable(find_cut(graph, cut).index)
-        except PartitionError as error:
+            point = find_cut(graph, cut)
+            graph.require_trainable(point.index)
+            require_frozen(msgspec.structs.replace(plan.job, cut=point.index, cut_name=point.name))
+        except (PartitionError, UsageError) as error:
             raise UsageError(f"--move {step}:{cut}: {error}") from None
         changes[step] = Change(cut)
     for more, epoch in enumerate(sorted(options.K_schedule), start=1):

@@ -41,7 +41,7 @@ def load_folder(name: str, num_classes: int, *, input_shape: tuple[int, int, int
     """
     root = Path(name.removeprefix(PREFIX)).expanduser()
     if not root.is_dir():
-        raise DataError(f"{name}: there is no folder {root.absolute()}")
+        raise DataError(f"{name}: there is no folder {root.absolute()}; name one that has a folder for each class")
     train_root = root / "train" if (root / "train").is_dir() else root
     classes = _folders(train_root)
     if not classes:
@@ -56,12 +56,18 @@ def load_folder(name: str, num_classes: int, *, input_shape: tuple[int, int, int
         splits = [ImageSplit(images[chosen], train.labels[chosen]) for chosen in (~in_test, in_test)]
     else:
         if unknown := sorted(set(_folders(test_root)) - set(classes)):
-            raise DataError(f"{name}: {test_root} has the class {unknown[0]}, which {train_root} has not")
+            raise DataError(
+                f"{name}: {test_root} has the class {unknown[0]}, which {train_root} has not: remove it there, or put "
+                "images of it here as well"
+            )
         test = labelled(test_root, [each for each in classes if (test_root / each).is_dir()], name, classes)
         splits = [_split(part, decoded(part.paths, input_shape, name, progress=progress)) for part in (train, test)]
     for part, split in zip(("train", "test"), splits, strict=True):
         if not len(split.labels):
-            raise DataError(f"{name}: there are too few images for a {part} split")
+            raise DataError(
+                f"{name}: there are too few images for a {part} split: put five or more of a class there, or make "
+                f"folders train and val with images of their own"
+            )
     return image_set(name, num_classes, *splits, augment=False)
 
 

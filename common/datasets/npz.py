@@ -67,7 +67,9 @@ def _text_split(
 
 def _read(path: Path, names: Sequence[str]) -> dict[str, npt.NDArray[np.generic]]:
     if not path.is_file():
-        raise DataError(f"npz:{path}: there is no file {path.absolute()}")
+        raise DataError(
+            f"npz:{path}: there is no file {path.absolute()}; name one that is there, as --dataset npz:FILE"
+        )
     if not zipfile.is_zipfile(path):
         raise DataError(f"npz:{path}: this is not an .npz file; write one with numpy.savez")
     try:
@@ -75,7 +77,10 @@ def _read(path: Path, names: Sequence[str]) -> dict[str, npt.NDArray[np.generic]
             missing = [name for name in names if name not in archive]
             if missing:
                 found = ", ".join(archive.files) or "nothing"
-                raise DataError(f"npz:{path}: no array {', '.join(missing)}; the file has {found}")
+                raise DataError(
+                    f"npz:{path}: no array {', '.join(missing)}; the file has {found}: write it with numpy.savez under "
+                    "the names of data/README.md"
+                )
             return {name: archive[name] for name in names}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"npz:{path}: unreadable: {error}") from error

@@ -87,9 +87,12 @@ def read_rows(path: Path) -> Rows:
             rows.texts.append(row[text])
             rows.labels.append(row[label].strip())
     except csv.Error as error:
-        raise DataError(f"{path} is no CSV file: line {lines.line_num}: {error}") from error
+        raise DataError(
+            f"{path} is no CSV file: line {lines.line_num}: {error}; a quotation mark that is open there must be "
+            "closed, and one within a text be doubled"
+        ) from error
     if not rows.texts:
-        raise DataError(f"{path} has a header and no texts")
+        raise DataError(f"{path} has a header and no texts: put a line for each text below it, as data/README.md shows")
     return rows
 
 
@@ -97,7 +100,7 @@ def _decoded(path: Path) -> str:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise DataError(f"there is no file {path.absolute()}") from None
+        raise DataError(f"there is no file {path.absolute()}; name one that is there, as --dataset csv:FILE") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     try:

@@ -70,7 +70,10 @@ def checked_texts(dataset: TextSet, vocabulary: int) -> TextSet:
     name = dataset.name
     for part, split in (("train", dataset.train), ("test", dataset.test)):
         if not len(split.labels):
-            raise DataError(f"{name}: there are no {part} texts")
+            raise DataError(
+                f"{name}: there are no {part} texts: put some there (of a single CSV file a fifth of each class is "
+                "held out, so it needs five of one)"
+            )
         lowest, highest = int(split.labels.min()), int(split.labels.max())
         if lowest < 0:
             raise DataError(f"{name}: {part} labels go down to {lowest}, but must be counted from 0")

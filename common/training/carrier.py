@@ -123,6 +123,8 @@ def encode_upload(head: Head, upload: Upload, journal: Journal, *, counted: bool
         parts = pack(outgoing.message, outgoing.buffers)
     if upload.training and counted:
         journal.count(upload.step, up=frame_bytes(parts))
+    if upload.training and upload.recalled:
+        journal.recalled(upload.step)
     return parts
 
 

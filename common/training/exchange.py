@@ -39,6 +39,8 @@ class Upload:
     """(B,) indices of the samples in the data set."""
     gradients_wanted: tuple[bool, ...]
     random_state: Tensor | None = None
+    recalled: bool = False
+    """Whether no tensors cross, because the cloud keeps them; see `common.training.activation_cache`."""
     times: TailTimes = NOT_TIMED
     """On the tail's side: when it was received and decoded."""
 

@@ -12,16 +12,19 @@ from common.codec import Codec, Context, Encoded
 from common.codec.buffers import dtype_name, to_bytes
 from common.errors import ProtocolError
 from common.partition.layout import pack, unpack
+from common.training.activation_cache import CacheIndex
+from common.training.auxiliary import Auxiliary
 from common.training.checkpoint import PendingStep, under
 from common.training.exchange import AS_IT_IS, Answer, Objective, Outgoing, Upload, announced, narrowed, spec_of
 from common.training.optimizers import Updater
-from common.training.part_state import copied, state_of_part
+from common.training.part_state import State, copied, state_of_part
 from common.training.pending import HeadSnapshot, Pending
 from common.training.randomness import one_at_a_time, step_stream
 from common.training.session import AnswerOrder
 from common.training.stash import Stash
 from common.wire.framing import Frame
 from common.wire.messages import Activations, Gradients, OutputGradients, Outputs
+from common.wire.structs import View
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class Head:
         seed: of the run; dropout masks of step t are a function of (seed, t).
         objective: loss and number of right answers, where the labels stay at this side.
         delay: what is done about gradients being late.
+        auxiliary: trains the part by a loss of its own, but for the steps that wait for the cloud's gradient.
+        cache: what the cloud keeps of activations, of a head that trains nothing.
         taylor: correct each gradient for the codec's error, g <- g - E g g (the paper's ``--use_EF 1``), also where
             ``codec_up`` does not name it.
         device: where the part computes.
@@ -78,6 +83,8 @@ class Head:
         seed: int,
         objective: Objective | None = None,
         delay: Delay = NO_CORRECTION,
+        auxiliary: Auxiliary | None = None,
+        cache: CacheIndex | None = None,
         taylor: bool = False,
         stash: bool = False,
         device: torch.device | str = "cpu",
@@ -99,6 +106,7 @@ class Head:
         self._objective = objective
         self._delay = delay
         self._taylor = (taylor or codec_up.spec.taylor) and not codec_up.is_exact
+        self._auxiliary, self._cache = auxiliary, cache
         self._device = torch.device(device)
         self._pending: dict[int, Pending] = {}
         self._order = AnswerOrder()
@@ -123,34 +131,34 @@ class Head:
             ids: (B,) indices of the samples.
             training: whether a gradient will come back.
         """
+        if self._cache is not None and self._cache.knows(ids, training=training):
+            return self._recall(step, epoch, labels, ids, training)
         inputs = tuple(each.to(self._device) for each in inputs)
-        keep = training and self.keeps_graphs
+        local = self._auxiliary if training and self._auxiliary and not self._auxiliary.aligns(step) else None
+        keep = training and self.keeps_graphs and local is None
         late = self._stale_it if training and self._delay.lookahead else 0
         with (
-            torch.set_grad_enabled(keep),
+            torch.set_grad_enabled(keep or local is not None),
             self.updater.ahead(late, epoch) if late else nullcontext(),
             self._stash.kept() if keep and self._stash else nullcontext(),
         ):
             outputs, drawn = self._run(step, inputs, training)
-        if training:
+        wanted: tuple[bool, ...] = ()
+        if local is not None:
+            wanted = (False,) * len(outputs)
+            self._pending[step] = Pending(epoch, (), wanted, [], None, len(labels))
+            local.learn(outputs, labels, epoch)
+            self.updater.apply(epoch)
+        elif training:
             wanted = self._wanted(outputs)
             due = [(tuple(each.shape), dtype_name(each.dtype)) for each in compress(outputs, wanted)]
             self._pending[step] = Pending(epoch, inputs, wanted, due, outputs if keep else None, len(labels))
         self._order.sent(step, len(labels), training)
-        return Upload(step, epoch, training, outputs, labels, ids, wanted if training else (), drawn)
+        return Upload(step, epoch, training, outputs, labels, ids, wanted, drawn)
 
     def encode(self, upload: Upload) -> Outgoing:
         """The message of an upload."""
-        storages, views = pack(upload.tensors, self._sharing(upload))
-        at = Context(upload.step, upload.training, upload.ids, views)
-        if upload.training and self._taylor:
-            encoded, decoded = self.codec_up.encode_and_decode(storages, at)
-            self._pending[upload.step].coding_error = tuple(
-                d.to(t) - t.detach()
-                for d, t in compress(zip(unpack(decoded, views), upload.tensors, strict=True), upload.gradients_wanted)
-            )
-        else:
-            encoded = self.codec_up.encode(storages, at)
+        encoded, views = self._encode_tensors(upload)
         labels = narrowed(upload.labels[:0] if self.keeps_labels else upload.labels)
         ids = narrowed(upload.ids)
         buffers = [*encoded.buffers, to_bytes(labels), to_bytes(ids)]
@@ -163,11 +171,27 @@ class Head:
             encoded.spec,
             spec_of(labels),
             spec_of(ids),
-            upload.gradients_wanted if upload.training else (False,) * len(upload.tensors),
+            upload.gradients_wanted or (False,) * len(views or encoded.spec.tensors),
             upload.random_state is not None,
             views,
         )
         return Outgoing(message, tuple(buffers))
+
+    def _encode_tensors(self, upload: Upload) -> tuple[Encoded, tuple[View, ...]]:
+        if upload.recalled and self._cache is not None:
+            return self._cache.recalled(len(upload.ids), training=upload.training)
+        storages, views = pack(upload.tensors, self._sharing(upload))
+        at = Context(upload.step, upload.training, upload.ids, views)
+        if self._cache is not None:
+            self._cache.sent(storages, upload.ids, views, training=upload.training)
+        if not (upload.training and self._taylor):
+            return self.codec_up.encode(storages, at), views
+        encoded, decoded = self.codec_up.encode_and_decode(storages, at)
+        self._pending[upload.step].coding_error = tuple(
+            d.to(t) - t.detach()
+            for d, t in compress(zip(unpack(decoded, views), upload.tensors, strict=True), upload.gradients_wanted)
+        )
+        return encoded, views
 
     @property
     def keeps_labels(self) -> bool:
@@ -249,19 +273,48 @@ class Head:
 
     def snapshot(self) -> HeadSnapshot:
         """The state between two steps, in memory of its own; `finish` it where it is encoded."""
-        return HeadSnapshot(copied(state_of_part(self.part, self.updater)), dict(self._pending))
+        return HeadSnapshot(copied(self.state()), dict(self._pending))
+
+    def state(self) -> State:
+        """Of the part and its optimizer, and of the auxiliary classifier with its own; the tensors are their own."""
+        return {**state_of_part(self.part, self.updater), **self.auxiliary_state()}
+
+    def auxiliary_state(self) -> State:
+        """Of the auxiliary classifier; empty where there is none."""
+        return {} if self._auxiliary is None else self._auxiliary.state()
 
     def finish(self, snapshot: HeadSnapshot) -> tuple[dict[str, Tensor], list[PendingStep]]:
         """Complete a snapshot behind the encoding of all uploads before it, in the thread that encodes."""
         tensors, pending = snapshot.written()
-        return tensors | {f"up/{name}": value.clone() for name, value in self.codec_up.state().items()}, pending
+        tensors |= {f"up/{name}": value.clone() for name, value in self.codec_up.state().items()}
+        if self._cache is not None:
+            tensors |= {f"cache/{name}": value for name, value in self._cache.state().items()}
+        return tensors, pending
 
     def load(self, tensors: Mapping[str, Tensor], pending: Sequence[PendingStep]) -> None:
         """Go on from what `finish` gave; the part and its optimizer have their state already."""
         self.codec_up.load_state(under(tensors, "up/"))
+        if self._cache is not None:
+            self._cache.load_state(under(tensors, "cache/"))
         self._pending = {each.step: Pending.read(tensors, each, self._device) for each in pending}
         for each in pending:
             self._order.sent(each.step, each.count)
+
+    def trial(self, inputs: Tensor) -> tuple[tuple[Tensor, ...], bool]:
+        """What would carry the activations of a batch in training, and whether the pass draws random numbers.
+
+        Nothing of the head changes.
+        """
+        with torch.no_grad(), self._buffers_kept(True):
+            outputs, drawn = self._run(0, (inputs.to(self._device),), training=True)
+        return pack(outputs, self._groups[True])[0], drawn is not None
+
+    def _recall(self, step: int, epoch: int, labels: Tensor, ids: Tensor, training: bool) -> Upload:
+        """The upload of a batch that the cloud has."""
+        if training:
+            self._pending[step] = Pending(epoch, (), (), [], None, len(labels))
+        self._order.sent(step, len(labels), training)
+        return Upload(step, epoch, training, (), labels, ids, (), recalled=True)
 
     def _run(self, step: int, inputs: tuple[Tensor, ...], training: bool) -> tuple[tuple[Tensor, ...], Tensor | None]:
         if self.part.training != training:

@@ -37,6 +37,8 @@ class StepNumbers:
     stages_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     bytes_up: int = 0
     bytes_down: int = 0
+    recalled: bool = False
+    """Whether no activations crossed, because the cloud keeps them."""
 
 
 class Journal:
@@ -102,6 +104,11 @@ class Journal:
         with self._lock:
             self._steps[step].bytes_up += up
             self._steps[step].bytes_down += down
+
+    def recalled(self, step: int) -> None:
+        """No activations crossed in a step."""
+        with self._lock:
+            self._steps[step].recalled = True
 
     @property
     def up_bps(self) -> float | None:

@@ -75,6 +75,11 @@ class Change:
         make_codec(changes.get("compress_up", job.compress_up), "up")
         make_codec(changes.get("compress_down", job.compress_down), "down")
         if self.cut is not None:
+            if job.gradients == "local":
+                raise UsageError(
+                    f"the cut stays behind {job.cut_name}: the classifier of --gradients local is of this cut alone; "
+                    "train with --gradients cloud to move it"
+                )
             try:
                 point = find_cut(graph, self.cut)
                 graph.require_trainable(point.index)
@@ -107,7 +112,7 @@ def change_plan(
     old = state_of_part(head.part, head.updater)
     leaving = only(old, {name for name, _ in old} - names)
     arrived, nbytes = _exchange(job, carrier, leaving, at)
-    return make_head(job, state={**only(old, names), **arrived}), nbytes
+    return make_head(job, state={**only(old, names), **arrived, **head.auxiliary_state()}), nbytes
 
 
 def hand_back(job: Job, carrier: Carrier, tail: State, at: tuple[int, int]) -> None:

@@ -22,7 +22,15 @@ from common.training.exchange import Objective
 from common.training.hosted import Hosted, Place
 from common.training.kept import Parts
 from common.training.part_state import State, unflat
-from common.training.prepare import STATE_COPIES, Prepared, largest_body, largest_frame, make_tail, prepare
+from common.training.prepare import (
+    STATE_COPIES,
+    Prepared,
+    kept_bytes,
+    largest_body,
+    largest_frame,
+    make_tail,
+    prepare,
+)
 from common.training.profiles import FOLDER, profile_of
 from common.training.sharing import Groups, Share
 from common.training.station import Station, TailFacts, kept_answers
@@ -124,7 +132,8 @@ class Opener:
 
         station.allow = allow
         session.leave = leave
-        session.memory_bytes = _memory(station, request.window, largest_body(prepared.graph, job))
+        body = largest_body(prepared.graph, job)
+        session.memory_bytes = _memory(station, request.window, body) + kept_bytes(prepared.graph, job)
         return session, notes
 
     def profile(self, job: Job, codecs: Sequence[str]) -> Profiled:

@@ -7,12 +7,14 @@ import torch
 from torch import nn
 
 from common.codec import Codec, make_codec
-from common.codec.limit import DEFAULT_MB, mebibytes
+from common.codec.limit import DEFAULT_MB, MemoryLimit, mebibytes
 from common.errors import ProtocolError, UsageError
 from common.partition import trace
 from common.partition.graph import Graph
 from common.partition.layout import most_bytes
 from common.partition.steps import state_of
+from common.training.activation_cache import CacheIndex, CachingCodec, require_repeatable
+from common.training.auxiliary import make_auxiliary
 from common.training.digest import combined_digest, parameter_digests
 from common.training.exchange import Objective
 from common.training.head import NO_CORRECTION, Delay, Head
@@ -98,7 +100,7 @@ def make_head(
         stash: keep graphs and weights instead of replaying forward passes.
         memory_mb: what codecs may remember.
         state: of the part and its optimizer, where it is not the model's first one.
-        objective: what the loss is, for jobs whose labels stay at the edge.
+        objective: what the loss is, for jobs whose loss, or whose head's, is computed at the edge.
         delay: what is done about gradients being late.
 
     Raises:
@@ -108,7 +110,11 @@ def make_head(
     graph = prepared.graph
     graph.require_trainable(job.cut)
     part, _ = graph.parts(job.cut)
-    return Head(
+    require_frozen(job)
+    auxiliary = None
+    if job.gradients == "local" and objective is not None:
+        auxiliary = make_auxiliary(graph, job, objective, find_preset(job.optim), device, state or {})
+    head = Head(
         part,
         _updater(part, job, device, state),
         *_codecs(graph, job, memory_mb),
@@ -120,10 +126,23 @@ def make_head(
         seed=job.seed,
         objective=objective if job.labels == "edge" else None,
         delay=delay,
+        auxiliary=auxiliary,
+        cache=CacheIndex() if job.kept else None,
         taylor=taylor,
         stash=stash,
         device=device,
     )
+    if job.kept:
+        if graph.data_dependent:
+            raise UsageError(
+                f"--cache_activations: what crosses at {job.cut_name} depends on the data in this model, so a batch "
+                "cannot be put together again from its samples; leave the flag out"
+            )
+        with one_at_a_time, torch.random.fork_rng():
+            torch.manual_seed(job.seed)
+            example = example_batch(graph.model, job.input_shape, 3)
+        require_repeatable(head.trial, example)
+    return head
 
 
 def make_tail(
@@ -144,6 +163,8 @@ def make_tail(
     """
     graph = prepared.graph
     graph.require_trainable(job.cut)
+    require_frozen(job)
+    up, down = _codecs(graph, job, memory_mb)
     if common is not None:
         part, updater = common.part, common.updater
     else:
@@ -153,7 +174,8 @@ def make_tail(
     return Tail(
         part,
         updater,
-        *_codecs(graph, job, memory_mb),
+        _caching(up, graph, job, memory_mb) if job.kept else up,
+        down,
         objective=objective,
         example=_forms(graph, job.cut, training=True),
         evaluation_example=_forms(graph, job.cut, training=False),
@@ -220,6 +242,40 @@ def _codecs(graph: Graph, job: Job, memory_mb: int) -> tuple[Codec, Codec]:
                 "--codec_memory_mb on both sides, cut where less crosses, or leave delta out"
             )
     return up, down
+
+
+def require_frozen(job: Job) -> None:
+    """Refuse to keep activations that training changes."""
+    if job.kept and job.cut > job.frozen:
+        raise UsageError(
+            f"--cache_activations: the head up to {job.cut_name} (cut {job.cut}) is not all frozen, so its activations "
+            "change as it trains; freeze all of it with --freeze, cut earlier, or leave the flag out"
+        )
+    if job.kept and "delta+" in job.compress_up:
+        raise UsageError(
+            f"--cache_activations sends each sample once, and --compress_up {job.compress_up} what changed since then; "
+            f"use {job.compress_up.replace('delta+', '')}"
+        )
+
+
+def kept_bytes(graph: Graph, job: Job) -> int:
+    """What the cloud keeps of activations, in bytes."""
+    if not job.kept:
+        return 0
+    both = (graph.crossing(job.cut, training=training) for training in (True, False))
+    return job.kept * (max(sum(leaf.nbytes for leaf in leaves) for leaves in both) // EXAMPLE_SIZE)
+
+
+def _caching(codec: Codec, graph: Graph, job: Job, memory_mb: int) -> CachingCodec:
+    """The cloud's codec with its memory of activations; what that will need is known before training."""
+    nbytes = kept_bytes(graph, job)
+    if nbytes > memory_mb << 20:
+        raise UsageError(
+            f"--cache_activations would keep {nbytes / job.kept / 1024:.1f} KiB of each of {job.kept} samples, "
+            f"{mebibytes(nbytes)} MiB on the server; the limit is {memory_mb}: raise "
+            "--codec_memory_mb there, cut where less crosses, or leave the flag out"
+        )
+    return CachingCodec(codec, MemoryLimit(memory_mb << 20))
 
 
 def largest_body(graph: Graph, job: Job) -> int:

@@ -63,6 +63,9 @@ class Recorded(msgspec.Struct):
     moving_s: float = 0.0
     energy_mj: float | None = None
     """Of all since the run began, as `wall_s`; None of a run that is not metered."""
+    recalled: int = 0
+    """Steps whose activations the cloud had kept."""
+    recalled_bytes_up: int = 0
     steps_mj: float = 0.0
     """Of the steps' rows."""
 
@@ -132,6 +135,13 @@ class Recorder:
         known = {} if self.link is None else asdict(self.link())
         return {name: value for name, value in known.items() if value is not None}
 
+    def _recalled(self) -> dict[str, float]:
+        """What still went up in steps whose activations the cloud had kept, in a run that has any."""
+        count = self._sums.recalled
+        if not count:
+            return {}
+        return {"recalled_steps": count, "bytes_up_per_recalled_step": self._sums.recalled_bytes_up / count}
+
     def _wall_s(self) -> float:
         return time.perf_counter() - self._started_s
 
@@ -172,6 +182,9 @@ class Recorder:
         self._sums.bytes_up += numbers.bytes_up
         self._sums.bytes_down += numbers.bytes_down
         self._sums.samples += done.count
+        if numbers.recalled:
+            self._sums.recalled += 1
+            self._sums.recalled_bytes_up += numbers.bytes_up
         self._sums.alone += bool(self.setting.get("alone"))
         step_mj = self.metered.step_mj()
         self._sums.steps_mj += step_mj or 0.0
@@ -186,6 +199,7 @@ class Recorder:
             "bytes_down": numbers.bytes_down,
             "step_s": seconds,
             "wall_s": done.ended_s - self._started_s,
+            **({"recalled": True} if numbers.recalled else {}),
             **({} if step_mj is None else {"energy_mj": step_mj}),
             **self._link(),
             **self.setting,
@@ -245,6 +259,7 @@ class Recorder:
             "training_s": self._sums.all.seconds,
             "bytes_up_per_step": self._sums.bytes_up / max(self._sums.all.steps, 1),
             "bytes_down_per_step": self._sums.bytes_down / max(self._sums.all.steps, 1),
+            **self._recalled(),
             "faults": self.faults,
             "resumes": self.resumes,
             "alone_steps": self._sums.alone,

@@ -20,6 +20,8 @@ def check_open(request: Open | Measure) -> None:
     job = request.job
     if job.labels not in ("cloud", "edge"):
         raise JobRefused(f"labels are to be at {job.labels!r}; it is cloud or edge")
+    if job.gradients not in ("cloud", "local"):
+        raise JobRefused(f"gradients are to be {job.gradients!r}; it is cloud or local")
     elements = 1
     for size in job.input_shape:
         elements *= max(size, 0)
@@ -32,6 +34,8 @@ def check_open(request: Open | Measure) -> None:
         ("seed", job.seed, 0, (1 << 63) - 1),
         ("learning_rate", job.learning_rate, 0, 1e6),
         ("dropout", job.dropout, 0, 1),
+        ("align_every", job.align_every, 0, 1 << 40),
+        ("kept", job.kept, 0, 1 << 40),
     ):
         if not low <= value <= high:
             raise JobRefused(f"{name} is {value}; it must be {low} to {high}")

@@ -13,6 +13,7 @@ from common.codec import Codec, Context, Encoded
 from common.codec.buffers import dtype_name, from_bytes, named_dtype
 from common.errors import ProtocolError, UsageError
 from common.partition.layout import pack, unpack
+from common.training.activation_cache import CachingCodec
 from common.training.exchange import Answer, Forwarded, Objective, Outgoing, Returned, Upload, announced
 from common.training.optimizers import Updater
 from common.training.randomness import one_at_a_time, step_stream
@@ -44,7 +45,7 @@ class Tail:
     Args:
         part: module from the activations to the model's outputs.
         updater: applies gradients to the part's parameters.
-        codec_up: decodes activations.
+        codec_up: decodes activations, and may keep them.
         codec_down: encodes gradients.
         objective: loss and number of right answers.
         example: shape and dtype of each activation of an example batch, in training.
@@ -63,7 +64,7 @@ class Tail:
         self,
         part: nn.Module,
         updater: Updater,
-        codec_up: Codec,
+        codec_up: Codec | CachingCodec,
         codec_down: Codec,
         *,
         objective: Objective,

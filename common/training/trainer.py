@@ -21,7 +21,7 @@ from common.training.head import Head
 from common.training.journal import Journal
 from common.training.loop import Path, Progress, StepDone, evaluate, train_steps
 from common.training.moving import Change, MakeHead, average_head, change_plan, hand_back
-from common.training.part_state import State, state_of_part, unflat
+from common.training.part_state import State, unflat
 from common.training.recorder import Recorder
 from common.training.run_state import CheckpointWriter, EdgeFacts, Plan
 from common.training.steering import Steering
@@ -269,7 +269,7 @@ class Trainer:
         """Go on with a cloud from where this edge came alone."""
         self._alone = False
         self.job, self.tally = self._planned, Tally()
-        self.head = self._make_head(self.job, state=state_of_part(self.head.part, self.head.updater))
+        self.head = self._make_head(self.job, state=self.head.state())
         self._tell_setting()
 
     def change(self, carrier: Carrier, change: Change) -> str:

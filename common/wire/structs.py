@@ -70,6 +70,12 @@ class Job(Struct, frozen=True):
     """Index of the cut point before which nothing is trained, and all computes as in evaluation."""
     labels: str = "cloud"
     """Where the loss is computed; at the ``edge`` labels never leave it, and the outputs come down instead."""
+    gradients: str = "cloud"
+    """What the head learns from: gradients of the ``cloud``, or a ``local`` loss, with which none are wanted."""
+    align_every: int = 0
+    """With a local loss: every so many steps the cloud's gradient is taken instead; 0 for never."""
+    kept: int = 0
+    """Of how many samples the cloud keeps the activations, held-out ones included; 0 where it keeps none."""
     weights: str = ""
     """What the model starts from, where that is not the seed alone: equal where both sides start from the same."""
 
