@@ -46,7 +46,7 @@ class Head:
     Args:
         part: module from the inputs to a tuple of activations.
         updater: applies gradients to the part's parameters.
-        codec_up: encodes activations.
+        codec_up: encodes activations (which go down, of a head at the cloud).
         codec_down: decodes gradients.
         gradients_wanted: for each activation, whether its gradient is of use.
         groups: indices of activations that have memory in common in training, for each such memory.
@@ -60,6 +60,7 @@ class Head:
         delay: what is done about gradients being late.
         taylor: correct each gradient for the codec's error, g <- g - E g g (the paper's ``--use_EF 1``), also where
             ``codec_up`` does not name it.
+        evaluations_answered: whether the tail answers an evaluation's activations; not where the loss is wanted there.
         device: where the part computes.
     """
 
@@ -80,6 +81,7 @@ class Head:
         delay: Delay = NO_CORRECTION,
         taylor: bool = False,
         stash: bool = False,
+        evaluations_answered: bool = True,
         device: torch.device | str = "cpu",
     ) -> None:
         self.part = part
@@ -97,6 +99,7 @@ class Head:
         """Whether a checkpoint must wait until nothing is under way: graphs are not written to files."""
         self._seed = seed
         self._objective = objective
+        self._evaluations_answered = evaluations_answered
         self._delay = delay
         self._taylor = (taylor or codec_up.spec.taylor) and not codec_up.is_exact
         self._device = torch.device(device)
@@ -135,8 +138,9 @@ class Head:
         if training:
             wanted = self._wanted(outputs)
             due = [(tuple(each.shape), dtype_name(each.dtype)) for each in compress(outputs, wanted)]
-            self._pending[step] = Pending(epoch, inputs, wanted, due, outputs if keep else None, len(labels))
-        self._order.sent(step, len(labels), training)
+            self._pending[step] = Pending(epoch, inputs, wanted, due, outputs if keep else None, len(ids))
+        if training or self._evaluations_answered:
+            self._order.sent(step, len(ids), training)
         return Upload(step, epoch, training, outputs, labels, ids, wanted if training else (), drawn)
 
     def encode(self, upload: Upload) -> Outgoing:
@@ -168,6 +172,16 @@ class Head:
             views,
         )
         return Outgoing(message, tuple(buffers))
+
+    @property
+    def replies(self) -> bool:
+        """Whether something goes back behind `complete`."""
+        return False
+
+    @property
+    def under_way(self) -> dict[int, Pending]:
+        """Training steps whose gradients have not been applied."""
+        return self._pending
 
     @property
     def keeps_labels(self) -> bool:
@@ -223,7 +237,14 @@ class Head:
             message.count,
             gradients,
             message.times,
+            message.rate,
         )
+
+    def complete(self, answer: Answer) -> Answer:
+        """Do what is due when an answer has come: in training, `backward`. The answer itself."""
+        if answer.training:
+            self.backward(answer)
+        return answer
 
     def backward(self, answer: Answer) -> None:
         """Apply a step's gradients: replay its forward pass where the graph was not kept, and update the weights.
@@ -259,6 +280,10 @@ class Head:
     def load(self, tensors: Mapping[str, Tensor], pending: Sequence[PendingStep]) -> None:
         """Go on from what `finish` gave; the part and its optimizer have their state already."""
         self.codec_up.load_state(under(tensors, "up/"))
+        self.load_under_way(tensors, pending)
+
+    def load_under_way(self, tensors: Mapping[str, Tensor], pending: Sequence[PendingStep]) -> None:
+        """Take the steps whose gradients had not been applied."""
         self._pending = {each.step: Pending.read(tensors, each, self._device) for each in pending}
         for each in pending:
             self._order.sent(each.step, each.count)

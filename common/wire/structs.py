@@ -70,8 +70,21 @@ class Job(Struct, frozen=True):
     """Index of the cut point before which nothing is trained, and all computes as in evaluation."""
     labels: str = "cloud"
     """Where the loss is computed; at the ``edge`` labels never leave it, and the outputs come down instead."""
+    direction: str = "up"
+    """Which way activations go: ``up``, the head is at the edge; ``down``, the head is at the cloud, and the edge has
+    the tail with the loss and what it compares with."""
     weights: str = ""
     """What the model starts from, where that is not the seed alone: equal where both sides start from the same."""
+
+    @property
+    def activations_codec(self) -> str:
+        """The codec of the way that activations go."""
+        return self.compress_up if self.direction == "up" else self.compress_down
+
+    @property
+    def gradients_codec(self) -> str:
+        """The codec of the other way."""
+        return self.compress_down if self.direction == "up" else self.compress_up
 
 
 class Resume(Struct, frozen=True, array_like=True):
