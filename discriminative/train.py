@@ -29,7 +29,7 @@ from common.training.monitor import LinkMonitor
 from common.training.moving import Change, find_cut
 from common.training.part_state import State, values_of
 from common.training.pilot import Pilot
-from common.training.prepare import largest_frame
+from common.training.prepare import largest_of_any_cut
 from common.training.recorder import Recorder
 from common.training.remote import Cloud
 from common.training.run_state import Plan as TrainingPlan
@@ -76,7 +76,7 @@ def train_with_server(plan: Plan, options: EdgeOptions, security: ClientSecurity
             pilot.begin(planned.first, 0, planned.context, "before the run")
         journey = Journey(
             cloud,
-            largest_frame(plan.prepared.graph, plan.job),
+            largest_of_any_cut(plan.prepared.graph, plan.job),
             options.queue_limit,
             max(_largest_staleness(plan.job, options), options.queue_limit) + 1,
             math.inf if options.on_disconnect == "wait" else options.reconnect_s,

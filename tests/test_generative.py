@@ -63,8 +63,7 @@ def test_k3_over_a_slow_jittery_link_is_the_run_in_one_process(tmp_path: Path, c
         with Link(parse_context("40/40/20/10"), routes, seed=1) as link:
             run = remote(_Ports(*(port for _, port in link.addresses)), tmp_path / "client", **setting)
     same(run, expected)
-    for key in ("bytes_up_per_step", "bytes_down_per_step"):
-        assert run.summary[key] == expected.summary[key], key
+    assert run.summary["bytes_up_per_step"] == expected.summary["bytes_up_per_step"]
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["staleness"] for row in rows[:8]] == [3, 3, 3, 3, 3, 2, 1, 0]
     assert all(row["cloud_s"] > 0 for row in rows)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
 import torch
 from torch import nn
 
@@ -256,3 +257,9 @@ def largest_frame(graph: Graph, job: Job) -> int:
     """Bytes of the largest body of a session: of a step, or of blocks that move with their optimizer's state."""
     weights = sum(value.nbytes for value in state_of(graph.model).values())
     return max(largest_body(graph, job), STATE_COPIES * weights + (1 << 16))
+
+
+def largest_of_any_cut(graph: Graph, job: Job) -> int:
+    """Bytes of the largest body of a session whose cut may be moved to wherever its edge asks."""
+    cuts = {job.cut, *(each.index for each in graph.points if not each.unsafe)}
+    return max(largest_frame(graph, msgspec.structs.replace(job, cut=cut)) for cut in cuts)
