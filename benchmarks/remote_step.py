@@ -173,7 +173,7 @@ def _waiting_cpu(path: TrainingPath) -> float:
     started_s, before = time.perf_counter(), cpu_s()
     answer = path.carrier.collect()
     used = (cpu_s() - before) / (time.perf_counter() - started_s)
-    path.head.backward(answer)
+    path.head.complete(answer)
     return used
 
 

@@ -12,6 +12,7 @@ from common.codec import load_own, make_codec
 from common.codec.limit import DEFAULT_MB
 from common.errors import UsageError
 from common.records import check_run_dir
+from common.training.head import NO_CORRECTION, Delay
 from common.training.metered import check_metering
 from common.training.optimizers import find_preset
 from common.training.remote import RECONNECT_S
@@ -68,31 +69,22 @@ def check_ports(**ports: int) -> None:
             raise UsageError(f"--{name} is {port}; ports go from 0 to 65535")
 
 
-@dataclass(frozen=True, kw_only=True)
-class JobOptions(ComputeOptions):
-    """A training job."""
+@dataclass(frozen=True)
+class Corrections:
+    """What a head at the edge does besides replaying its steps."""
 
-    model: str = "resnet20"
-    """VGG11, VGG16, VGG19, resnet18, resnet20, resnet50, resnet50_imgnet, resnet56, Mobilenetv3_large, BILSTM,
-    torchvision:NAME, or path/to/file.py:factory."""
-    num_classes: int = 10
-    """Width of the model's last layer."""
-    dropout: float | None = None
-    """Dropout probability of the classifier's hidden features; default the model's own."""
-    pretrained: bool = False
-    """Start from torchvision's weights; give it to the server as well."""
-    weights: Path | None = None
-    """Start from the weights in this file (.safetensors, or of torch.save); give it to the server as well."""
-    freeze: int = 0
-    """How many slices, from the first on, are not trained (transfer type 2)."""
-    cache_activations: bool = False
-    """With all of the head frozen: its activations stay on the cloud, and cross in the first epoch only."""
-    dataset: str = "digits"
-    """digits, synthetic, mnist, cifar10, tiny_imagenet, folder:PATH, npz:FILE; texts: imdb, csv:FILE, npz:FILE."""
-    data_path: Path = Path("data")
-    """Where data sets are, or are downloaded to."""
-    augment: bool = True
-    """Change training images at random, where that was published with their data set."""
+    taylor: bool = False
+    """Correct gradients for the codec's error."""
+    stash: bool = False
+    """Keep graphs and weights instead."""
+    delay: Delay = NO_CORRECTION
+    """About gradients that are late."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(ComputeOptions):
+    """A training run of any workload."""
+
     workers: int = 0
     """Processes that load batches ahead; 0 loads in the training thread."""
     splits: int = 0
@@ -105,39 +97,18 @@ class JobOptions(ComputeOptions):
     """How often the training set is gone through."""
     batch_size: int = 32
     """Samples of a step."""
-    optim: str = "resnet"
-    """Optimizer preset: resnet, resnetpre, mobilenet, tinyimagenet, imdb."""
     lr: float = 0.0
     """First learning rate; 0 takes the preset's."""
-    stale_it: int | Literal["auto"] = 4
-    """Staleness bound K: the head may be this many batches ahead. 0 waits for each gradient (JointDNN); auto takes
-    the least that keeps the slowest stage busy."""
     K_schedule: tuple[int, ...] = ()
     """Epochs (from 0) at whose start K grows by one; published are 8 for imdb, and 3 for tiny_imagenet."""
-    labels: Literal["cloud", "edge"] = "cloud"
-    """Where the loss is computed. edge: labels never leave it; the model's outputs come down and their gradients go
-    up, which costs each step a round trip more."""
-    gradients: Literal["cloud", "local"] = "cloud"
-    """What the head learns from. local: from a small classifier of its own at the cut; no gradients come down."""
-    align_every: int = 0
-    """With --gradients local: every so many steps the head takes the cloud's gradient instead; 0 for never."""
     schedule: Literal["fixed", "eager"] = "fixed"
     """fixed: results do not depend on timing. eager: each gradient is applied as soon as it is there."""
-    lookahead: bool = False
-    """Compute activations with the weights that are expected K steps on, when their gradients will be applied."""
-    gradient_shrink: float = 1.0
-    """Factor of gradients that are late (K > 0); below 1 it steadies training that staleness makes diverge."""
-    replay: Literal["recompute", "stash"] = "recompute"
-    """recompute: the head computes a batch's activations again when its gradient has come, under the weights of then.
-    stash: it keeps their graph and weights instead, up to K + 1 times: less computing, more memory."""
     compress: str = ""
     """Codec of both directions: none, fp16, int8, int4/c+zstd, topk:0.1+int8, ...; docs/codecs.md has all."""
     compress_up: str = ""
     """Codec of the activations, also delta+... (what changed since the last epoch); default int4+zstd."""
     compress_down: str = ""
     """Codec of the gradients, also ef+... (what was left out is made up for); default int4+zstd."""
-    use_EF: Literal[0, 1] = 0
-    """1 corrects gradients for the codec's error, g <- g - E*g*g (the paper's error feedback)."""
     seed: Annotated[int, tyro.conf.arg(aliases=["--manualSeed"])] = 0
     """Fixes weights, data order, augmentation and dropout."""
     meter: Literal["auto", "none"] = "auto"
@@ -152,7 +123,7 @@ class JobOptions(ComputeOptions):
     """Name of the run folder; default MODEL-DATASET."""
     track_weights: Literal[0, 1] = 0
     """1 takes a histogram of the weights of each slice behind each epoch: TensorBoard, weights.npz, and
-    `python profile/plot.py weights RUN`. A client has those of the head."""
+    `python profile/plot.py weights RUN`. A client has those of its own part."""
     track_point: tuple[str, ...] = ()
     """The slices of --track_weights, such as 0,1,2,3; default all."""
     checkpoint_every: int = 0
@@ -163,9 +134,9 @@ class JobOptions(ComputeOptions):
     """STEP:CUT for each step before which the cut is to be moved, such as 100:layer3."""
 
     @property
-    def staleness(self) -> int:
-        """K to begin with; 0 where it is yet to be chosen."""
-        return 0 if self.stale_it == "auto" else self.stale_it
+    def corrections(self) -> Corrections:
+        """What a head at the edge does besides replaying its steps."""
+        return Corrections()
 
     @property
     def codecs(self) -> tuple[str, str]:
@@ -203,64 +174,33 @@ class JobOptions(ComputeOptions):
 
     def check(self) -> None:
         """Raises UsageError where values make no sense, alone or together."""
-        self._check_staleness()
-        for name, low in (("epochs", 0), ("batch_size", 1), ("num_classes", 1), ("staleness", 0), ("seed", 0)):
+        for name, low in (("epochs", 0), ("batch_size", 1), ("seed", 0)):
             if getattr(self, name) < low:
-                raise UsageError(
-                    f"--{name.replace('staleness', 'stale_it')} is {getattr(self, name)}; it must be {low} or more"
-                )
-        for name, low in (("report_freq", 1), ("workers", 0), ("splits", 0), ("freeze", 0), ("lr", 0)):
+                raise UsageError(f"--{name} is {getattr(self, name)}; it must be {low} or more")
+        for name, low in (("report_freq", 1), ("workers", 0), ("splits", 0), ("lr", 0)):
             if not low <= getattr(self, name) < math.inf:
                 raise UsageError(f"--{name} is {getattr(self, name)}; it must be {low} or more")
         if self.split_index is not None and self.split_index < 0:
             raise UsageError(f"--split_index is {self.split_index}; it must be 0 or more")
         if self.seed >= 1 << 63:
             raise UsageError(f"--seed is {self.seed}; it must be below 2**63")
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise UsageError(f"--dropout is {self.dropout}; it is a probability, 0 up to 1")
         if self.cut and (self.splits or self.split_index is not None):
             raise UsageError("--cut names the cut that --splits and --split_index count off; give one or the other")
-        if self.compress and self.compress_up and self.compress_down:
-            raise UsageError("--compress says the same as --compress_up and --compress_down; leave it out")
-        self._check_local()
-        check_metering(self.meter, self.watts, self.meter_interval_ms)
-        find_preset(self.optim)
-        if not 0 < self.gradient_shrink <= 1:
-            raise UsageError(f"--gradient_shrink is {self.gradient_shrink}; it is above 0 and at most 1")
-        up, down = self.codecs
-        make_codec(down, "down")
-        if make_codec(up, "up").is_exact and self.use_EF:
-            raise UsageError("--use_EF 1 corrects the error of --compress_up, and none has no error; use int8")
-
-    def _check_local(self) -> None:
-        if self.align_every < 0:
-            raise UsageError(f"--align_every is {self.align_every}; it must be 0 or more")
-        if self.gradients == "cloud":
-            if self.align_every:
-                raise UsageError("--align_every is of --gradients local; with --gradients cloud every step is aligned")
-            return
-        if self.move:
-            raise UsageError("--gradients local trains a classifier of one cut, which --move would leave; drop one")
-        if self.lookahead or self.replay == "stash":
-            flag = "--lookahead" if self.lookahead else "--replay stash"
-            raise UsageError(f"{flag} is for gradients that come late, and with --gradients local none do; drop one")
-
-    def _check_staleness(self) -> None:
-        if self.stale_it == "auto" and self.K_schedule:
-            raise UsageError("--K_schedule lets a fixed K grow; --stale_it auto chooses K by itself")
         if any(epoch < 1 for epoch in self.K_schedule):
             raise UsageError(f"--K_schedule has epoch {min(self.K_schedule)}; the first that K can grow at is 1")
-        if self.lookahead and self.replay == "stash":
-            raise UsageError(
-                "--lookahead meets the weights of K steps on, and --replay stash those of then; choose one"
-            )
-        if self.lookahead and self.optim.replace("_", "") == "resnetpre":
-            raise UsageError("--lookahead needs an optimizer with momentum, and --optim resnetpre has none")
+        if self.compress and self.compress_up and self.compress_down:
+            raise UsageError("--compress says the same as --compress_up and --compress_down; leave it out")
+        check_metering(self.meter, self.watts, self.meter_interval_ms)
+
+    def check_staleness(self, stale_it: int) -> None:
+        """Raises UsageError where K is none."""
+        if stale_it < 0:
+            raise UsageError(f"--stale_it is {stale_it}; it must be 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClientOptions(JobOptions, PlanOptions):
-    """The edge's side: holds the data and the head, and trains together with a server."""
+class EdgeOptions(RunOptions):
+    """A run with a server."""
 
     ip: str = "127.0.0.1"
     """Address of the server."""
@@ -277,6 +217,109 @@ class ClientOptions(JobOptions, PlanOptions):
     on_disconnect: Literal["stop", "edge", "wait"] = "stop"
     """When the server stays away: stop (--resume goes on later), train on alone with the whole model on the edge until
     it is back, or wait for ever."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOptions(RunOptions):
+    """A training job of a classifier."""
+
+    model: str = "resnet20"
+    """VGG11, VGG16, VGG19, resnet18, resnet20, resnet50, resnet50_imgnet, resnet56, Mobilenetv3_large, BILSTM,
+    torchvision:NAME, or path/to/file.py:factory."""
+    num_classes: int = 10
+    """Width of the model's last layer."""
+    dropout: float | None = None
+    """Dropout probability of the classifier's hidden features; default the model's own."""
+    pretrained: bool = False
+    """Start from torchvision's weights; give it to the server as well."""
+    weights: Path | None = None
+    """Start from the weights in this file (.safetensors, or of torch.save); give it to the server as well."""
+    freeze: int = 0
+    """How many slices, from the first on, are not trained (transfer type 2)."""
+    cache_activations: bool = False
+    """With all of the head frozen: its activations stay on the cloud, and cross in the first epoch only."""
+    dataset: str = "digits"
+    """digits, synthetic, mnist, cifar10, tiny_imagenet, folder:PATH, npz:FILE; texts: imdb, csv:FILE, npz:FILE."""
+    data_path: Path = Path("data")
+    """Where data sets are, or are downloaded to."""
+    augment: bool = True
+    """Change training images at random, where that was published with their data set."""
+    optim: str = "resnet"
+    """Optimizer preset: resnet, resnetpre, mobilenet, tinyimagenet, imdb."""
+    stale_it: int | Literal["auto"] = 4
+    """Staleness bound K: the head may be this many batches ahead. 0 waits for each gradient (JointDNN); auto takes
+    the least that keeps the slowest stage busy."""
+    labels: Literal["cloud", "edge"] = "cloud"
+    """Where the loss is computed. edge: labels never leave it; the model's outputs come down and their gradients go
+    up, which costs each step a round trip more."""
+    gradients: Literal["cloud", "local"] = "cloud"
+    """What the head learns from. local: from a small classifier of its own at the cut; no gradients come down."""
+    align_every: int = 0
+    """With --gradients local: every so many steps the head takes the cloud's gradient instead; 0 for never."""
+    lookahead: bool = False
+    """Compute activations with the weights that are expected K steps on, when their gradients will be applied."""
+    gradient_shrink: float = 1.0
+    """Factor of gradients that are late (K > 0); below 1 it steadies training that staleness makes diverge."""
+    replay: Literal["recompute", "stash"] = "recompute"
+    """recompute: the head computes a batch's activations again when its gradient has come, under the weights of then.
+    stash: it keeps their graph and weights instead, up to K + 1 times: less computing, more memory."""
+    use_EF: Literal[0, 1] = 0
+    """1 corrects gradients for the codec's error, g <- g - E*g*g (the paper's error feedback)."""
+
+    @property
+    def staleness(self) -> int:
+        """K to begin with; 0 where it is yet to be chosen."""
+        return 0 if self.stale_it == "auto" else self.stale_it
+
+    @property
+    def corrections(self) -> Corrections:
+        """What the head does besides replaying its steps."""
+        delay = Delay(self.lookahead, self.gradient_shrink)
+        return Corrections(taylor=bool(self.use_EF), stash=self.replay == "stash", delay=delay)
+
+    def check(self) -> None:
+        """Raises UsageError where values make no sense, alone or together."""
+        super().check()
+        self.check_staleness(self.staleness)
+        if self.stale_it == "auto" and self.K_schedule:
+            raise UsageError("--K_schedule lets a fixed K grow; --stale_it auto chooses K by itself")
+        for name, low in (("num_classes", 1), ("freeze", 0)):
+            if getattr(self, name) < low:
+                raise UsageError(f"--{name} is {getattr(self, name)}; it must be {low} or more")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise UsageError(f"--dropout is {self.dropout}; it is a probability, 0 up to 1")
+        find_preset(self.optim)
+        if not 0 < self.gradient_shrink <= 1:
+            raise UsageError(f"--gradient_shrink is {self.gradient_shrink}; it is above 0 and at most 1")
+        if self.lookahead and self.replay == "stash":
+            raise UsageError(
+                "--lookahead meets the weights of K steps on, and --replay stash those of then; choose one"
+            )
+        if self.lookahead and self.optim.replace("_", "") == "resnetpre":
+            raise UsageError("--lookahead needs an optimizer with momentum, and --optim resnetpre has none")
+        up, down = self.codecs
+        make_codec(down, "down")
+        if make_codec(up, "up").is_exact and self.use_EF:
+            raise UsageError("--use_EF 1 corrects the error of --compress_up, and none has no error; use int8")
+        self._check_local()
+
+    def _check_local(self) -> None:
+        if self.align_every < 0:
+            raise UsageError(f"--align_every is {self.align_every}; it must be 0 or more")
+        if self.gradients == "cloud":
+            if self.align_every:
+                raise UsageError("--align_every is of --gradients local; with --gradients cloud every step is aligned")
+            return
+        if self.move:
+            raise UsageError("--gradients local trains a classifier of one cut, which --move would leave; drop one")
+        if self.lookahead or self.replay == "stash":
+            flag = "--lookahead" if self.lookahead else "--replay stash"
+            raise UsageError(f"{flag} is for gradients that come late, and with --gradients local none do; drop one")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientOptions(JobOptions, EdgeOptions, PlanOptions):
+    """The edge's side: holds the data and the head, and trains together with a server."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,12 +15,15 @@ from common.models.own import OWN_PREFIX, choose_model
 from common.models.registry import Choice, choose
 from common.partition.graph import Graph
 from common.partition.points import CutPoint
+from common.training.exchange import Objective
 from common.training.moving import find_cut
 from common.training.opening import Recipe
+from common.training.plateau import Plateau
 from common.training.prepare import Prepared, prepare
+from common.training.run_state import Look
 from common.wire.structs import Job
 from discriminative.building import Building, require_same_weights
-from discriminative.options import JobOptions
+from discriminative.options import JobOptions, RunOptions
 
 log = logging.getLogger(__name__)
 
@@ -74,11 +77,17 @@ class Plan:
     data: Data
     train: Batches
     test: Batches
+    objective: Objective
+    plateau: Plateau | None = None
+    """Whether and how the held-out loss lowers the learning rate."""
+    look: Look | None = None
+    """Shown the model behind each evaluation."""
 
     @property
     def edge_only(self) -> bool:
-        """Whether the whole model is in the head."""
-        return self.cut.index == len(self.prepared.graph.points) - 1
+        """Whether the whole model is at the edge."""
+        all_of_it = len(self.prepared.graph.points) - 1 if self.job.direction == "up" else 0
+        return self.cut.index == all_of_it
 
 
 def plan_job(options: JobOptions) -> Plan:
@@ -99,7 +108,7 @@ def plan_job(options: JobOptions) -> Plan:
     prepared = prepare(building, model.input_shape, options.seed)
     for refusal in prepared.graph.report:
         log.info("%s is traced by %s; not by %s", model.name, prepared.graph.front_end, refusal)
-    cut, splits, split_index = _choose_cut(prepared.graph, options)
+    cut, splits, split_index = choose_cut(prepared.graph, options, model.name)
     edge_only = cut.index == len(prepared.graph.points) - 1
     up, down = ("none", "none") if edge_only else options.codecs
     _check_repeats(up, data, cached=options.cache_activations)
@@ -135,7 +144,7 @@ def plan_job(options: JobOptions) -> Plan:
     )
     train = Batches(data.train, data, options.batch_size, options.seed, True, options.workers)
     test = Batches(data.test, data, options.batch_size, options.seed, False, options.workers)
-    return Plan(job, prepared, cut, data, train, test)
+    return Plan(job, prepared, cut, data, train, test, objective)
 
 
 def _load(model: Choice, options: JobOptions) -> Data:
@@ -192,16 +201,20 @@ def _check_repeats(up: str, data: Data, *, cached: bool) -> None:
         )
 
 
-def _choose_cut(graph: Graph, options: JobOptions) -> tuple[CutPoint, int, int]:
-    """The cut point, and the slices it was chosen by (-1 where it was named)."""
+def choose_cut(graph: Graph, options: RunOptions, model: str, default: int = 1) -> tuple[CutPoint, int, int]:
+    """The cut point, and the slices it was chosen by (-1 where it was named).
+
+    Raises:
+        UsageError: there is no such cut.
+    """
     try:
         if options.cut:
             return find_cut(graph, options.cut), -1, -1
         slices = graph.slices(options.splits or graph.blocks)
         splits = len(slices) - 1
-        index = 1 if options.split_index is None else options.split_index
+        index = default if options.split_index is None else options.split_index
         if index > splits:
-            raise UsageError(f"--split_index is {index}; {options.model} is in {splits} slices here")
+            raise UsageError(f"--split_index is {index}; {model} is in {splits} slices here")
         return graph.find(slices[index]), splits, index
     except PartitionError as error:
-        raise UsageError(f"{options.model}: {error}") from None
+        raise UsageError(f"{model}: {error}") from None

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from common.errors import UsageError
-from discriminative.options import JobOptions
+from discriminative.options import RunOptions
 
-Options = TypeVar("Options", bound=JobOptions)
+Options = TypeVar("Options", bound=RunOptions)
 
 _CONFIG = "config.json"
 _OF_THE_MOMENT = frozenset(

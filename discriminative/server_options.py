@@ -10,11 +10,8 @@ from discriminative.options import ComputeOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServerOptions(ComputeOptions):
-    """The cloud's side: waits for edges, and trains the tail of each one's model.
-
-    The client describes the job. What is given here must be the same in every job; anything else is refused.
-    """
+class ListenOptions(ComputeOptions):
+    """A server of any workload."""
 
     ip: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 for all networks of this machine."""
@@ -22,6 +19,31 @@ class ServerOptions(ComputeOptions):
     """Training port; 0 takes any free one."""
     hyperport: int = 1884
     """Control port; 0 takes any free one."""
+    own_codec: tuple[str, ...] = ()
+    """Codecs of your own that jobs may use: path/to/file.py:NAME, once for each."""
+    security: Path | None = None
+    """Folder of `python -m common.wire.security create`: clients need TLS 1.3 and its token; or $TANDEM_SECURITY."""
+    insecure: bool = False
+    """Without encryption and token where other machines can connect, on a network that you trust."""
+    max_sessions: int = 128
+    """Sessions at the same time; more are refused."""
+    away_s: float = AWAY_S
+    """How long a session waits for its edge to come back; its checkpoints stay."""
+
+    def check(self) -> None:
+        """Raises UsageError where values make no sense."""
+        for name, low in (("max_sessions", 1), ("away_s", 0)):
+            if not getattr(self, name) >= low:
+                raise UsageError(f"--{name} is {getattr(self, name)}; it must be {low} or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions(ListenOptions):
+    """The cloud's side: waits for edges, and trains the tail of each one's model.
+
+    The client describes the job. What is given here must be the same in every job; anything else is refused.
+    """
+
     model: str | None = None
     """Serve this model only; path/to/file.py:factory for a model of your own."""
     num_classes: int | None = None
@@ -36,16 +58,6 @@ class ServerOptions(ComputeOptions):
     """Serve jobs that start from torchvision's weights only."""
     weights: Path | None = None
     """Serve jobs that start from the weights in this file only."""
-    own_codec: tuple[str, ...] = ()
-    """Codecs of your own that jobs may use: path/to/file.py:NAME, once for each."""
-    security: Path | None = None
-    """Folder of `python -m common.wire.security create`: clients need TLS 1.3 and its token; or $TANDEM_SECURITY."""
-    insecure: bool = False
-    """Without encryption and token where other machines can connect, on a network that you trust."""
-    max_sessions: int = 128
-    """Sessions at the same time; more are refused."""
-    away_s: float = AWAY_S
-    """How long a session waits for its edge to come back; its checkpoints stay."""
     share: Literal["none", "tail", "average"] = "none"
     """What sessions of the same job have in common: a tail that all train in turn (SplitFed-V2), or the average of
     their parts behind each epoch (SplitFed-V1)."""
@@ -54,9 +66,9 @@ class ServerOptions(ComputeOptions):
 
     def check(self) -> None:
         """Raises UsageError where values make no sense."""
-        for name, low in (("max_sessions", 1), ("clients", 1), ("away_s", 0)):
-            if not getattr(self, name) >= low:
-                raise UsageError(f"--{name} is {getattr(self, name)}; it must be {low} or more")
+        super().check()
+        if self.clients < 1:
+            raise UsageError(f"--clients is {self.clients}; it must be 1 or more")
         if self.clients > 1 and self.share != "average":
             raise UsageError("--clients says how many take part in the first mean of --share average; add that")
         if self.clients > self.max_sessions:

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 from safetensors.torch import save_file
@@ -20,8 +20,9 @@ from common.training.alone import MakeStation, Refuge
 from common.training.carrier import Carrier
 from common.training.checkpoint import CheckpointStore, kept_checkpoints
 from common.training.control import Control, ControlPort
+from common.training.directions import make_cloud_half, make_edge_half
 from common.training.edge import Journey, Journeyed, train_here, train_remotely
-from common.training.head import Delay, Head
+from common.training.half import Half
 from common.training.in_process import InProcess
 from common.training.journal import Journal
 from common.training.metered import energy_in_words, metered
@@ -29,7 +30,7 @@ from common.training.monitor import LinkMonitor
 from common.training.moving import Change, find_cut
 from common.training.part_state import State, values_of
 from common.training.pilot import Pilot
-from common.training.prepare import largest_frame, make_head, make_tail, require_frozen
+from common.training.prepare import largest_of_any_cut, require_frozen
 from common.training.recorder import Recorder
 from common.training.remote import Cloud
 from common.training.run_state import Plan as TrainingPlan
@@ -41,9 +42,9 @@ from common.training.trainer import Trainer
 from common.training.weights import WeightsLog, slice_parameters
 from common.wire.admission import ClientSecurity
 from common.wire.structs import Job
-from discriminative.options import ClientOptions, JobOptions
+from discriminative.options import ClientOptions, EdgeOptions, RunOptions
 from discriminative.planning import choose, wants_plan
-from discriminative.recipe import Plan, objective
+from discriminative.recipe import Plan
 
 log = logging.getLogger(__name__)
 
@@ -58,11 +59,11 @@ class Finished:
     folder: FilePath
 
 
-def train_with_server(plan: Plan, options: ClientOptions, security: ClientSecurity | None = None) -> Finished:
+def train_with_server(plan: Plan, options: EdgeOptions, security: ClientSecurity | None = None) -> Finished:
     """Train over TCP, with the protection that ``options`` ask for; None for none."""
     cloud = Cloud(options.ip, options.port, options.hyperport, security)
     monitor = LinkMonitor()
-    plan, planned = choose(plan, options, cloud, monitor) if wants_plan(options) else (plan, None)
+    plan, planned = choose(plan, options, cloud, monitor) if _plans(options) else (plan, None)
     slices = _tracked(plan, options)
     with _run(plan, options) as (trainer, folder), ExitStack() as stack:
         _track(options, trainer, slices, folder, lambda: [trainer.head.part])
@@ -76,11 +77,12 @@ def train_with_server(plan: Plan, options: ClientOptions, security: ClientSecuri
             pilot.begin(planned.first, 0, planned.context, "before the run")
         journey = Journey(
             cloud,
-            largest_frame(plan.prepared.graph, plan.job),
+            largest_of_any_cut(plan.prepared.graph, plan.job),
             options.queue_limit,
             max(_largest_staleness(plan.job, options), options.queue_limit) + 1,
             math.inf if options.on_disconnect == "wait" else options.reconnect_s,
             monitor,
+            trainer.head.replies,
         )
         refuge = None
         if options.on_disconnect == "edge":
@@ -93,7 +95,8 @@ def train_with_server(plan: Plan, options: ClientOptions, security: ClientSecuri
             if run.session is not None:
                 facts = {"rtt_s": run.session.rtt_s, "session": run.session.name}
             elif run.tail is not None:
-                save_file(values_of(run.tail), folder / "tail.safetensors")
+                theirs = "tail" if plan.job.direction == "up" else "head"
+                save_file(values_of(run.tail), folder / f"{theirs}.safetensors")
             return Finished(trainer.finish(run.digests, _facts(plan, options, trainer) | facts), folder)
 
         finished = train_remotely(trainer, journey, keep, resume=options.resume is not None, refuge=refuge)
@@ -102,7 +105,7 @@ def train_with_server(plan: Plan, options: ClientOptions, security: ClientSecuri
         return finished
 
 
-def train_in_process(plan: Plan, options: JobOptions) -> Finished:
+def train_in_process(plan: Plan, options: RunOptions) -> Finished:
     """Train with head and tail in this process."""
     slices = _tracked(plan, options)
     with _run(plan, options) as (trainer, folder):
@@ -123,7 +126,12 @@ def train_in_process(plan: Plan, options: JobOptions) -> Finished:
         return finished
 
 
-def _tracked(plan: Plan, options: JobOptions) -> dict[int, tuple[str, ...]]:
+def _plans(options: RunOptions) -> TypeGuard[ClientOptions]:
+    """Whether something is to be chosen."""
+    return isinstance(options, ClientOptions) and wants_plan(options)
+
+
+def _tracked(plan: Plan, options: RunOptions) -> dict[int, tuple[str, ...]]:
     """Parameters of the slices whose weights are to be watched."""
     if not options.track_weights:
         return {}
@@ -131,7 +139,7 @@ def _tracked(plan: Plan, options: JobOptions) -> dict[int, tuple[str, ...]]:
 
 
 def _track(
-    options: JobOptions,
+    options: RunOptions,
     trainer: Trainer,
     slices: dict[int, tuple[str, ...]],
     folder: FilePath,
@@ -141,28 +149,32 @@ def _track(
         trainer.recorder.watch(WeightsLog(folder, slices, parts))
 
 
-def _here(make: MakeStation, head: Head, job: Job, journal: Journal, due: tuple[int, int]) -> Carrier:
+def _here(make: MakeStation, head: Half, job: Job, journal: Journal, due: tuple[int, int]) -> Carrier:
     """The other half of a session in this process, while all of the model is in the head."""
     station = make(job)
     station.tail.order.load_state(due)
     return InProcess(head, station, journal, counted=False)
 
 
-def _store(job: Job, options: JobOptions, folder: FilePath) -> CheckpointStore:
+def _store(job: Job, options: RunOptions, folder: FilePath) -> CheckpointStore:
     return CheckpointStore(folder, kept_checkpoints(_largest_staleness(job, options)), log.warning)
 
 
-def _largest_staleness(job: Job, options: JobOptions) -> int:
+def _largest_staleness(job: Job, options: RunOptions) -> int:
     """The largest K that the run may come to."""
-    if isinstance(options, ClientOptions) and wants_plan(options):
+    if _plans(options):
         return max(job.stale_it, options.max_stale_it)
     return job.stale_it + len(options.K_schedule)
 
 
-def _station_maker(plan: Plan, options: JobOptions, store: CheckpointStore | None = None) -> MakeStation:
+def _station_maker(plan: Plan, options: RunOptions, store: CheckpointStore | None = None) -> MakeStation:
     """Makes the tail's half in this process."""
     make = partial(
-        make_tail, plan.prepared, device=options.device, objective=objective, memory_mb=options.codec_memory_mb
+        make_cloud_half,
+        plan.prepared,
+        device=options.device,
+        objective=plan.objective,
+        memory_mb=options.codec_memory_mb,
     )
 
     def station(job: Job, *, received: int = 0, state: State | None = None) -> Station:
@@ -176,18 +188,18 @@ def _station_maker(plan: Plan, options: JobOptions, store: CheckpointStore | Non
 
 
 @contextmanager
-def _run(plan: Plan, options: JobOptions) -> Iterator[tuple[Trainer, FilePath]]:
+def _run(plan: Plan, options: RunOptions) -> Iterator[tuple[Trainer, FilePath]]:
     """A trainer at the beginning of the run, with its records; and their folder."""
     job = plan.job
     make = partial(
-        make_head,
+        make_edge_half,
         plan.prepared,
         device=options.device,
-        taylor=bool(options.use_EF),
-        stash=options.replay == "stash",
+        taylor=options.corrections.taylor,
+        stash=options.corrections.stash,
         memory_mb=options.codec_memory_mb,
-        objective=objective,
-        delay=Delay(options.lookahead, options.gradient_shrink),
+        objective=plan.objective,
+        delay=options.corrections.delay,
     )
     head = make(job)
     name = options.log_name or f"{job.model}-{plan.data.name.split(':')[0]}"
@@ -210,6 +222,8 @@ def _run(plan: Plan, options: JobOptions) -> Iterator[tuple[Trainer, FilePath]]:
         options.queue_limit,
         options.checkpoint_every,
         _changes(plan, options),
+        plan.plateau,
+        plan.look,
     )
     control = Control()
     metering = metered(options.meter, options.watts, options.meter_interval_ms)
@@ -245,7 +259,7 @@ def _run(plan: Plan, options: JobOptions) -> Iterator[tuple[Trainer, FilePath]]:
         ) from None
 
 
-def _changes(plan: Plan, options: JobOptions) -> dict[int, Change]:
+def _changes(plan: Plan, options: RunOptions) -> dict[int, Change]:
     """Changes of the plan that are known beforehand, by step.
 
     Raises:
@@ -267,7 +281,7 @@ def _changes(plan: Plan, options: JobOptions) -> dict[int, Change]:
     return changes
 
 
-def _facts(plan: Plan, options: JobOptions, trainer: Trainer) -> dict[str, Any]:
+def _facts(plan: Plan, options: RunOptions, trainer: Trainer) -> dict[str, Any]:
     job = trainer.job
     return {
         "model": job.model,
@@ -276,7 +290,7 @@ def _facts(plan: Plan, options: JobOptions, trainer: Trainer) -> dict[str, Any]:
         "cut_name": job.cut_name,
         "stale_it": job.stale_it,
         "schedule": options.schedule,
-        "replay": options.replay,
+        "replay": "stash" if options.corrections.stash else "recompute",
         "compress_up": job.compress_up,
         "compress_down": job.compress_down,
         "seed": job.seed,
@@ -287,14 +301,18 @@ def report(run: Finished) -> str:
     """The summary in some lines for the user."""
     summary = run.summary
     stages = ", ".join(f"{stage} {1e3 * value:.1f}" for stage, value in summary["stages_s"].items())
-    accuracy = "not measured" if summary["accuracy"] is None else f"{100 * summary['accuracy']:.2f} %"
+    held_out = "held-out accuracy not measured"
+    if summary["accuracy"] is not None:
+        held_out = f"held-out accuracy {100 * summary['accuracy']:.2f} %"
+    elif summary["loss"] is not None:
+        held_out = f"held-out loss {summary['loss']:.4f}"
     ratio = "" if summary["limit_ratio"] is None else f", {summary['limit_ratio']:.2f} x the slowest stage"
     return (
-        f"held-out accuracy {accuracy} after {summary['epochs']} epochs, {summary['steps']} steps\n"
+        f"{held_out} after {summary['epochs']} epochs, {summary['steps']} steps\n"
         f"step time {1e3 * summary['step_time_s']:.1f} ms{ratio} (stages, ms: {stages})\n"
         f"per step {summary['bytes_up_per_step'] / 1e6:.3f} MB up, "
         f"{summary['bytes_down_per_step'] / 1e6:.3f} MB down\n"
         + energy_in_words(summary)
-        + (f"the server keeps the tail under the session's name, {summary['session']}\n" if summary["session"] else "")
+        + (f"the server keeps its part under the session's name, {summary['session']}\n" if summary["session"] else "")
         + f"records: {run.folder}"
     )

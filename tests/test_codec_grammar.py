@@ -112,10 +112,10 @@ def test_a_refusal_has_its_reason_and_a_way_out(spec: str, reason: str) -> None:
 @pytest.mark.parametrize(
     ("spec", "direction", "way_out"),
     [
-        ("ef+topk:0.1+int8", "up", "up say delta+topk:0.1+int8 or topk:0.1+int8"),
-        ("delta+int4/c+zstd", "down", "down, say ef+int4/c+zstd or int4/c+zstd"),
-        ("taylor+delta+int4", "down", "down, say ef+int4 or int4"),
-        ("taylor+int8", "down", "down, say int8"),
+        ("ef+topk:0.1+int8", "up", "for activations say delta+topk:0.1+int8 or topk:0.1+int8"),
+        ("delta+int4/c+zstd", "down", "for gradients, say ef+int4/c+zstd or int4/c+zstd"),
+        ("taylor+delta+int4", "down", "for gradients, say ef+int4 or int4"),
+        ("taylor+int8", "down", "for gradients, say int8"),
     ],
 )
 def test_a_refusal_by_direction_has_a_codec_that_works_there(spec: str, direction: Direction, way_out: str) -> None:

@@ -87,6 +87,8 @@ any_message = st.one_of(
     st.builds(Pong, numbers, reals, reals, numbers),
     st.builds(Attach, texts, keys, numbers),
     st.builds(Attached, numbers),
+    st.builds(messages.Inputs, numbers, numbers, st.booleans(), st.lists(specs, max_size=2).map(tuple), specs),
+    st.builds(messages.Applied, numbers),
     st.builds(messages.Outputs, numbers, st.booleans(), payloads),
     st.builds(messages.OutputGradients, numbers, reals, numbers, payloads),
     st.builds(messages.Checkpoint, numbers, st.booleans()),

@@ -8,6 +8,7 @@ import pytest
 from common.errors import ProtocolError
 from common.training.in_process import InProcess
 from common.training.station import Station
+from common.training.tail import Tail
 from common.wire.messages import Activations, OutputGradients
 from common.wire.tcp import Received
 from discriminative.options import BaseOptions, ClientOptions
@@ -79,8 +80,10 @@ def test_gradients_of_outputs_that_were_not_sent(images: str, tmp_path: Path, mo
 
     def ask(self: InProcess, parts: Any) -> Any:
         answer = real(self, parts)
-        if self._station.tail._open is not None:
-            self._station.tail._open = None
+        tail = self._station.tail
+        assert isinstance(tail, Tail)
+        if tail._open is not None:
+            tail._open = None
         return answer
 
     monkeypatch.setattr(InProcess, "_ask", ask)

@@ -118,7 +118,9 @@ def test_a_run_over_a_network_goes_on(images: str, tmp_path: Path, setting: dict
 
 
 @contextmanager
-def server_dies_at(step: int, server: Server, tmp_path: Path, patch: pytest.MonkeyPatch) -> Iterator[list[Server]]:
+def server_dies_at(
+    step: int, server: Server, tmp_path: Path, patch: pytest.MonkeyPatch, **more: Any
+) -> Iterator[list[Server]]:
     """When a step is done, the server ends, and another one begins on its ports."""
     real, revived, stack = Recorder.step, list[Server](), ExitStack()
 
@@ -126,9 +128,8 @@ def server_dies_at(step: int, server: Server, tmp_path: Path, patch: pytest.Monk
         real(self, done)
         if done.step == step and not revived:
             server.close()
-            revived.append(
-                stack.enter_context(serving(tmp_path / "server", port=server.port, hyperport=server.hyperport))
-            )
+            ports = {"port": server.port, "hyperport": server.hyperport}
+            revived.append(stack.enter_context(serving(tmp_path / "server", **ports, **more)))
 
     patch.setattr(Recorder, "step", record)
     with stack:

@@ -12,7 +12,7 @@ from common.errors import UsageError
 from common.naming import nearest
 
 Direction: TypeAlias = Literal["up", "down"]
-"""``up``: activations, edge to cloud. ``down``: gradients."""
+"""What travels: ``up`` are activations, ``down`` are gradients, as most jobs send them."""
 Sharing: TypeAlias = Literal["tensor", "channel", "block"]
 """What has a grid of its own."""
 
@@ -160,19 +160,19 @@ def _check_direction(spec: Spec, direction: Direction) -> None:
         _refuse(
             spec.text,
             "ef would add one sample's error to another sample's activations; errors add up over steps in gradients "
-            f"only, so use it down, and up say delta+{rest} or {rest}",
+            f"only, so use it for these, and for activations say delta+{rest} or {rest}",
         )
     if spec.memory == "delta" and direction == "down":
         _refuse(
             spec.text,
             "delta relies on a sample's tensor being near what it was an epoch ago, as activations are and gradients "
-            f"are not; down, say ef+{rest} or {rest}",
+            f"are not; for gradients, say ef+{rest} or {rest}",
         )
     if spec.taylor and direction == "down":
         _refuse(
             spec.text,
             "taylor corrects gradients for the error of the activations that they were computed on, so it belongs to "
-            f"the codec of the activations; down, say {spec.text.removeprefix('taylor+')}",
+            f"the codec of the activations; for gradients, say {spec.text.removeprefix('taylor+')}",
         )
 
 

@@ -18,16 +18,26 @@ from common.datasets.images import Labels
 _WORKER_TIMEOUT_S = 120.0
 
 
+class Targets(Protocol):
+    """What the loss compares with, by sample."""
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+
+    def __getitem__(self, ids: Labels, /) -> npt.NDArray[Any]:
+        """Of some samples, in memory of its own."""
+
+
 class Split(Protocol):
-    """One part of a data set, of images or of texts."""
+    """One part of a data set, of images, texts or poses."""
 
     @property
-    def labels(self) -> Labels:
-        """int64 (N,), the class of each sample, counted from 0."""
+    def labels(self) -> Targets:
+        """int64 (N,), the class of each sample, counted from 0; or images (N, C, H, W) that are to be generated."""
 
 
 class Data(Protocol):
-    """A data set, of images or of texts."""
+    """A data set, of images, texts or poses."""
 
     @property
     def name(self) -> str:
@@ -56,9 +66,9 @@ class Batch:
     ids: torch.Tensor
     """int64 (B,), where each sample stands in its split."""
     inputs: torch.Tensor
-    """float32 (B, C, H, W), normalised; or int64 (B, T), numbers of words. Contiguous."""
+    """float32 (B, C, H, W), normalised; or int64 (B, T), numbers of words; or float32 (B, P), poses. Contiguous."""
     labels: torch.Tensor
-    """int64 (B,)."""
+    """int64 (B,); of poses, their images, float32 (B, C, H, W)."""
 
 
 class Batches:

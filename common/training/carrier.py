@@ -4,20 +4,20 @@ Both go through the same codecs and the same frames, so an ablation in one proce
 """
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from common.errors import ProtocolError
 from common.training.checkpoint import PendingStep
-from common.training.exchange import Answer, Outgoing, Upload
-from common.training.head import Head
+from common.training.exchange import Answer, Asked, Outgoing, Upload
+from common.training.half import Half
 from common.training.journal import Journal
 from common.training.kept import Parts
 from common.training.part_state import State
 from common.training.pending import HeadSnapshot
 from common.wire.framing import Frame, frame_bytes, pack
-from common.wire.messages import Gradients
+from common.wire.messages import Activations, Gradients
 from common.wire.tcp import Received
 
 
@@ -48,18 +48,25 @@ class Saving:
 
 
 class Carrier(Protocol):
-    """Between a head and a tail. Answers come in the order of the uploads."""
+    """Between the edge's half and the cloud's. Answers come in the order of the uploads.
 
-    head: Head
+    What is uploaded and what answers is the half's: a head's activations and their gradients, or inputs and their
+    activations, which a tail at the edge replies to with gradients.
+    """
+
+    head: Half
     """What encodes uploads and decodes answers; another one may be put in its place when nothing is under way."""
     tally: "Tally"
     """Where in the session it is."""
 
-    def submit(self, upload: Upload) -> None:
+    def submit(self, upload: Any) -> None:
         """Take an upload; may wait until there is room."""
 
-    def collect(self) -> Answer:
+    def collect(self) -> Any:
         """The next answer; waits for it."""
+
+    def reply(self, answer: Answer) -> None:
+        """Take what goes back of a half that replies; it is acted on behind all that was submitted before."""
 
     def arrived(self) -> int:
         """Number of answers that `collect` would return at once."""
@@ -98,7 +105,7 @@ class Tally:
         return Tally(self.sent, list(self.under_way))
 
 
-def turn(head: Head, upload: Upload, received: Received, journal: Journal, *, counted: bool = True) -> Parts | Answer:
+def turn(head: Half, upload: Upload, received: Received, journal: Journal, *, counted: bool = True) -> Parts | Answer:
     """Where the labels stay at the edge: the frame of the loss's gradients, or in an evaluation the answer itself."""
     with journal.work("loss", upload.step, training=upload.training):
         turned = head.turn(upload, received.frame)
@@ -108,15 +115,15 @@ def turn(head: Head, upload: Upload, received: Received, journal: Journal, *, co
     return turned if isinstance(turned, Answer) else parts or []
 
 
-def count_upload(tally: Tally, head: Head, upload: Upload) -> None:
+def count_upload(tally: Tally, head: Half, upload: Upload | Asked) -> None:
     """Count the frames of an upload: two in training, where the labels stay at the edge."""
     if head.keeps_labels and upload.training:
         tally.count(answer=False)
     tally.count(answer=True)
 
 
-def encode_upload(head: Head, upload: Upload, journal: Journal, *, counted: bool = True) -> Parts:
-    """The frame of an upload, with its bytes and its encoding counted."""
+def encode_upload(head: Half, upload: Upload | Asked | Answer, journal: Journal, *, counted: bool = True) -> Parts:
+    """The frame of an upload, or of a reply, with its bytes and its encoding counted."""
     head.codec_up.link_bps = journal.up_bps
     with journal.work("encode", upload.step, training=upload.training):
         outgoing = head.encode(upload)
@@ -128,13 +135,13 @@ def encode_upload(head: Head, upload: Upload, journal: Journal, *, counted: bool
     return parts
 
 
-def decode_answer(head: Head, received: Received, journal: Journal, *, counted: bool = True) -> Answer:
-    """The answer in a frame, with its bytes, its decoding and what the tail says of the step counted."""
+def decode_answer(head: Half, received: Received, journal: Journal, *, counted: bool = True) -> Answer | Upload:
+    """The answer in a frame, with its bytes, its decoding and what the cloud says of the step counted."""
     message = received.frame.message
-    if not isinstance(message, Gradients):
+    if not isinstance(message, (Gradients, Activations)):
         raise ProtocolError(f"the peer sent {type(message).__name__} where gradients were due")
     with journal.work("decode", message.step, training=message.training):
-        answer = head.decode(received.frame)
+        answer: Answer | Upload = head.decode(received.frame)
     journal.received(
         answer.step,
         received.started_s,

@@ -43,11 +43,13 @@ class Journey:
     reconnect_s: float = RECONNECT_S
     monitor: LinkMonitor = field(default_factory=LinkMonitor)
     """Told what is to be known of the link."""
+    replies: bool = False
+    """Whether the edge's half replies to each answer."""
 
     @property
     def window(self) -> int:
-        """Frames without an answer received; between two uploads there may be a checkpoint."""
-        return 2 * self.most_under_way + 2
+        """Frames without an answer received; between two uploads there may be a reply and a checkpoint."""
+        return (3 if self.replies else 2) * self.most_under_way + 2
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class Upload:
     tensors: tuple[Tensor, ...]
     """The live tensors. Those that share memory at the head share it at the tail."""
     labels: Tensor
-    """(B,) integer classes."""
+    """(B,) integer classes, or (B, ...) whatever else the loss compares with; (0,) where the edge keeps them."""
     ids: Tensor
     """(B,) indices of the samples in the data set."""
     gradients_wanted: tuple[bool, ...]
@@ -43,6 +43,20 @@ class Upload:
     """Whether no tensors cross, because the cloud keeps them; see `common.training.activation_cache`."""
     times: TailTimes = NOT_TIMED
     """On the tail's side: when it was received and decoded."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One step's inputs, on their way to a head at the cloud."""
+
+    step: int
+    epoch: int
+    training: bool
+    inputs: tuple[Tensor, ...]
+    ids: Tensor
+    """(B,) indices of the samples in the data set."""
+    times: TailTimes = NOT_TIMED
+    """On the cloud's side: when it was received and decoded."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,8 @@ class Answer:
     gradients: tuple[Tensor, ...]
     """Of the tensors whose gradient was wanted, in order, with the strides that they flow with; none in evaluation."""
     times: TailTimes = NOT_TIMED
+    rate: float = 1.0
+    """Factor of the learning rate, where it is told with the gradients."""
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class Head:
     Args:
         part: module from the inputs to a tuple of activations.
         updater: applies gradients to the part's parameters.
-        codec_up: encodes activations.
+        codec_up: encodes activations (which go down, of a head at the cloud).
         codec_down: decodes gradients.
         gradients_wanted: for each activation, whether its gradient is of use.
         groups: indices of activations that have memory in common in training, for each such memory.
@@ -65,6 +65,7 @@ class Head:
         cache: what the cloud keeps of activations, of a head that trains nothing.
         taylor: correct each gradient for the codec's error, g <- g - E g g (the paper's ``--use_EF 1``), also where
             ``codec_up`` does not name it.
+        evaluations_answered: whether the tail answers an evaluation's activations; not where the loss is wanted there.
         device: where the part computes.
     """
 
@@ -87,6 +88,7 @@ class Head:
         cache: CacheIndex | None = None,
         taylor: bool = False,
         stash: bool = False,
+        evaluations_answered: bool = True,
         device: torch.device | str = "cpu",
     ) -> None:
         self.part = part
@@ -104,6 +106,7 @@ class Head:
         """Whether a checkpoint must wait until nothing is under way: graphs are not written to files."""
         self._seed = seed
         self._objective = objective
+        self._evaluations_answered = evaluations_answered
         self._delay = delay
         self._taylor = (taylor or codec_up.spec.taylor) and not codec_up.is_exact
         self._auxiliary, self._cache = auxiliary, cache
@@ -152,8 +155,9 @@ class Head:
         elif training:
             wanted = self._wanted(outputs)
             due = [(tuple(each.shape), dtype_name(each.dtype)) for each in compress(outputs, wanted)]
-            self._pending[step] = Pending(epoch, inputs, wanted, due, outputs if keep else None, len(labels))
-        self._order.sent(step, len(labels), training)
+            self._pending[step] = Pending(epoch, inputs, wanted, due, outputs if keep else None, len(ids))
+        if training or self._evaluations_answered:
+            self._order.sent(step, len(ids), training)
         return Upload(step, epoch, training, outputs, labels, ids, wanted, drawn)
 
     def encode(self, upload: Upload) -> Outgoing:
@@ -192,6 +196,16 @@ class Head:
             for d, t in compress(zip(unpack(decoded, views), upload.tensors, strict=True), upload.gradients_wanted)
         )
         return encoded, views
+
+    @property
+    def replies(self) -> bool:
+        """Whether something goes back behind `complete`."""
+        return False
+
+    @property
+    def under_way(self) -> dict[int, Pending]:
+        """Training steps whose gradients have not been applied."""
+        return self._pending
 
     @property
     def keeps_labels(self) -> bool:
@@ -247,7 +261,14 @@ class Head:
             message.count,
             gradients,
             message.times,
+            message.rate,
         )
+
+    def complete(self, answer: Answer) -> Answer:
+        """Do what is due when an answer has come: in training, `backward`. The answer itself."""
+        if answer.training:
+            self.backward(answer)
+        return answer
 
     def backward(self, answer: Answer) -> None:
         """Apply a step's gradients: replay its forward pass where the graph was not kept, and update the weights.
@@ -296,6 +317,10 @@ class Head:
         self.codec_up.load_state(under(tensors, "up/"))
         if self._cache is not None:
             self._cache.load_state(under(tensors, "cache/"))
+        self.load_under_way(tensors, pending)
+
+    def load_under_way(self, tensors: Mapping[str, Tensor], pending: Sequence[PendingStep]) -> None:
+        """Take the steps whose gradients had not been applied."""
         self._pending = {each.step: Pending.read(tensors, each, self._device) for each in pending}
         for each in pending:
             self._order.sent(each.step, each.count)

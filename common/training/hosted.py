@@ -14,7 +14,7 @@ from common.errors import ConnectionLost, SessionGone, TandemError
 from common.naming import printable
 from common.records import write_json
 from common.training.duplex import Duplex
-from common.training.exchange import Answer
+from common.training.exchange import Answer, Upload
 from common.training.kept import Parts
 from common.training.line import Line
 from common.training.score import Score
@@ -215,8 +215,10 @@ class Hosted:
                     self._save()  # before the edge hears that all is well
                     self._away_s, self._all_answered = LINGER_S, True
                 duplex.submit(leaving)
-                if isinstance(leaving, Answer):
-                    self._count(leaving, getattr(item, "epoch", 0))
+                if isinstance(leaving, Answer) and leaving.training:
+                    self._count(leaving)
+                elif isinstance(leaving, Answer) or (isinstance(leaving, Upload) and not leaving.training):
+                    self._count_epoch(getattr(item, "epoch", 0))
         if station.store is not None:
             station.store.clear()  # its edge has said that it has all
 
@@ -226,27 +228,23 @@ class Hosted:
         with self.station.turns, self._place.turns:
             return self.station.act(item)
 
-    def _count(self, answer: Answer, epoch: int) -> None:
-        progress = self.progress
-        if answer.training:
-            progress.answered += 1
-            progress.trained.add(answer.loss, answer.correct, answer.count)
-        elif progress.trained.count:
-            trained, progress.trained = progress.trained, Score()
-            log.info(
-                "session %s: epoch %d, training loss %.4f, accuracy %.2f %%",
-                self.name,
-                epoch + 1,
-                trained.loss,
-                100 * trained.accuracy,
-            )
+    def _count(self, answer: Answer) -> None:
+        self.progress.answered += 1
+        self.progress.trained.add(answer.loss, answer.correct, answer.count)
+
+    def _count_epoch(self, epoch: int) -> None:
+        """An evaluation has begun: an epoch is over."""
+        if self.progress.trained.count:
+            trained, self.progress.trained = self.progress.trained, Score()
+            log.info("session %s: epoch %d, training %s", self.name, epoch + 1, trained)
 
     def _save(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / "job.json", self.station.job)
         state = self.station.tail.part.state_dict()
-        save_file({name: value.contiguous() for name, value in state.items()}, self.folder / "tail.safetensors")
-        log.info("session %s: its tail is in %s", self.name, self.folder)
+        part = "tail" if self.station.job.direction == "up" else "head"
+        save_file({name: value.contiguous() for name, value in state.items()}, self.folder / f"{part}.safetensors")
+        log.info("session %s: its %s is in %s", self.name, part, self.folder)
 
 
 def _nothing() -> None:

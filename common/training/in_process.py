@@ -4,8 +4,8 @@ from collections import deque
 from collections.abc import Sequence
 
 from common.training.carrier import Saving, Tally, count_upload, decode_answer, encode_upload, turn
-from common.training.exchange import Answer, Outgoing, Upload
-from common.training.head import Head
+from common.training.exchange import Answer, Asked, Outgoing, Upload
+from common.training.half import Half
 from common.training.journal import Journal
 from common.training.kept import Parts
 from common.training.station import Station
@@ -28,7 +28,7 @@ class InProcess:
 
     def __init__(
         self,
-        head: Head,
+        head: Half,
         station: Station,
         journal: Journal,
         *,
@@ -43,16 +43,16 @@ class InProcess:
         self._counted = counted
         station.answers = self._kept
 
-    def submit(self, upload: Upload) -> None:
+    def submit(self, upload: Upload | Asked) -> None:
         """Carry the upload to the tail, and its answer back."""
         count_upload(self.tally, self.head, upload)
         answer: Parts | Answer = self._ask(encode_upload(self.head, upload, self._journal, counted=self._counted))
-        if self.head.keeps_labels and not isinstance(answer, Answer):
+        if self.head.keeps_labels and isinstance(upload, Upload) and not isinstance(answer, Answer):
             answer = turn(self.head, upload, through_memory(answer), self._journal, counted=self._counted)
             answer = answer if isinstance(answer, Answer) else self._ask(answer)
         self._answers.append(answer)
 
-    def collect(self) -> Answer:
+    def collect(self) -> Answer | Upload:
         """The oldest answer."""
         self.tally.under_way.pop(0)
         answer = self._answers.popleft()
@@ -60,6 +60,11 @@ class InProcess:
             return answer
         received = through_memory(answer)
         return decode_answer(self.head, received, self._journal, counted=self._counted)
+
+    def reply(self, answer: Answer) -> None:
+        """Carry it to the other half, which has nothing more to say of the step."""
+        self.tally.count(answer=False)
+        self._ask(encode_upload(self.head, answer, self._journal, counted=self._counted))
 
     def arrived(self) -> int:
         """Number of answers not collected."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from common.datasets.batches import Batch
 from common.training.carrier import Carrier
 from common.training.exchange import Answer
-from common.training.head import Head
+from common.training.half import Half
 from common.training.journal import Journal, StepNumbers
 from common.training.schedule import Action, Schedule, next_action
 from common.training.score import Score
@@ -34,9 +34,9 @@ class StepDone:
 
 @dataclass(frozen=True)
 class Path:
-    """A head and what connects it to its tail."""
+    """The edge's half and what connects it to the other one."""
 
-    head: Head
+    head: Half
     carrier: Carrier
     journal: Journal
 
@@ -98,9 +98,11 @@ def train_steps(
             at.forwarded += 1
         else:
             with journal.window("wait"):
-                answer = carrier.collect()
-            with journal.work("backward", answer.step):
-                head.backward(answer)
+                came = carrier.collect()
+            with journal.work("backward", came.step):
+                answer = head.complete(came)
+            if head.replies:
+                carrier.reply(answer)
             steady = begun < at.applied < total - stale_it and end == total
             at.applied += 1
             on_step(_done(answer, epoch, at.forwarded - at.applied, journal, steady))
@@ -118,7 +120,7 @@ def evaluate(path: Path, batches: Iterable[Batch], *, epoch: int, window: int) -
     score, under_way = Score(), 0
 
     def collect() -> None:
-        answer = path.carrier.collect()
+        answer = path.head.complete(path.carrier.collect())
         score.add(answer.loss, answer.correct, answer.count)
 
     for number, batch in enumerate(batches):

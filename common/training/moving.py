@@ -12,7 +12,7 @@ from common.partition.points import CutPoint
 from common.partition.steps import state_of
 from common.training.carrier import Carrier
 from common.training.exchange import Outgoing
-from common.training.head import Head
+from common.training.half import Half
 from common.training.part_state import State, from_pieces, only, only_values, put_mean, state_of_part, to_pieces
 from common.wire.messages import Average, Averaged, Move, Moved
 from common.wire.structs import Job
@@ -20,10 +20,10 @@ from common.wire.tcp import expect
 
 
 class MakeHead(Protocol):
-    """Makes the head of a job; see `common.training.prepare.make_head`."""
+    """Makes the edge's half of a job; see `common.training.directions.make_edge_half`."""
 
-    def __call__(self, job: Job, *, state: State | None = None) -> Head:
-        """The head, with a state where it is not the model's first one."""
+    def __call__(self, job: Job, *, state: State | None = None) -> Half:
+        """The half, with a state where it is not the model's first one."""
 
 
 def find_cut(graph: Graph, cut: str | int) -> CutPoint:
@@ -72,8 +72,9 @@ class Change:
         }
         if self.stale_it is not None and self.stale_it < 0:
             raise UsageError(f"K is {self.stale_it}; it must be 0 or more")
-        make_codec(changes.get("compress_up", job.compress_up), "up")
-        make_codec(changes.get("compress_down", job.compress_down), "down")
+        after = msgspec.structs.replace(job, **changes)
+        make_codec(after.activations_codec, "up")
+        make_codec(after.gradients_codec, "down")
         if self.cut is not None:
             if job.gradients == "local":
                 raise UsageError(
@@ -90,8 +91,8 @@ class Change:
 
 
 def change_plan(
-    head: Head, job: Job, graph: Graph, make_head: MakeHead, carrier: Carrier, at: tuple[int, int]
-) -> tuple[Head, int]:
+    head: Half, job: Job, graph: Graph, make_head: MakeHead, carrier: Carrier, at: tuple[int, int]
+) -> tuple[Half, int]:
     """Train by another plan: what changes sides goes with its weights, buffers and the optimizer's state of them.
 
     Args:
@@ -108,7 +109,7 @@ def change_plan(
     Raises:
         UsageError: the cloud will not; all stays as it is.
     """
-    names = state_of(graph.parts(job.cut)[0]).keys()
+    names = state_of(graph.parts(job.cut)[0 if job.direction == "up" else 1]).keys()
     old = state_of_part(head.part, head.updater)
     leaving = only(old, {name for name, _ in old} - names)
     arrived, nbytes = _exchange(job, carrier, leaving, at)
@@ -135,7 +136,7 @@ def _exchange(job: Job, carrier: Carrier, leaving: State, at: tuple[int, int]) -
     return from_pieces(moved.pieces, frame.buffers), sum(len(each) for each in (*buffers, *frame.buffers))
 
 
-def average_head(head: Head, carrier: Carrier) -> int:
+def average_head(head: Half, carrier: Carrier) -> int:
     """Let the head's values become the mean of all edges' heads, which it waits for; the number of edges."""
     pieces, buffers = to_pieces(only_values(state_of_part(head.part, head.updater)))
     frame = carrier.exchange(Outgoing(Average(pieces), buffers))

@@ -18,19 +18,12 @@ from common.naming import printable
 from common.partition.steps import state_of
 from common.profiling.rows import Measured as Profiled
 from common.training.checkpoint import CheckpointStore, kept_checkpoints
+from common.training.directions import make_cloud_half
 from common.training.exchange import Objective
 from common.training.hosted import Hosted, Place
 from common.training.kept import Parts
 from common.training.part_state import State, unflat
-from common.training.prepare import (
-    STATE_COPIES,
-    Prepared,
-    kept_bytes,
-    largest_body,
-    largest_frame,
-    make_tail,
-    prepare,
-)
+from common.training.prepare import STATE_COPIES, Prepared, kept_bytes, largest_body, largest_frame, prepare
 from common.training.profiles import FOLDER, profile_of
 from common.training.sharing import Groups, Share
 from common.training.station import Station, TailFacts, kept_answers
@@ -181,7 +174,7 @@ class Opener:
     ) -> tuple[Station, Callable[[], None]]:
         """The station of a session, and what to call at its end."""
         make = partial(
-            make_tail,
+            make_cloud_half,
             prepared,
             device=self.device,
             objective=self.recipes[job.workload].objective,

@@ -37,6 +37,7 @@ PRESETS = {
     "mobilenet": Preset(partial(SGD, momentum=0.9, weight_decay=1e-5), 0.1, (100, 150, 180), 0.1),
     "tinyimagenet": Preset(partial(Adam, weight_decay=1e-3), 8e-5, (3, 20), 0.5),
     "imdb": Preset(Adam, 1e-3),
+    "chairs": Preset(partial(Adam, eps=1e-6), 5e-4),
 }
 
 
@@ -59,6 +60,8 @@ class Updater:
         self._preset = preset
         self._learning_rate = learning_rate or preset.learning_rate
         self._trainable = {name: each for name, each in part.named_parameters() if each.requires_grad}
+        self.factor = 1.0
+        """Of the learning rate, besides what the epoch makes of it."""
         parameters = list(self._trainable.values())
         self.optimizer = preset.make(parameters, lr=self._learning_rate) if parameters else None
 
@@ -67,7 +70,7 @@ class Updater:
         if self.optimizer is None:
             return
         for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate * self._preset.rate(epoch)
+            group["lr"] = self._rate(epoch)
         self.optimizer.step()
         self.optimizer.zero_grad()
 
@@ -82,7 +85,7 @@ class Updater:
             UsageError: the optimizer has no momentum.
         """
         saved = [(parameter, parameter.detach().clone()) for parameter in self._trainable.values()]
-        rate = self._learning_rate * self._preset.rate(epoch)
+        rate = self._rate(epoch)
         with torch.no_grad():
             for parameter, _ in saved:
                 direction = self._direction(parameter)
@@ -94,6 +97,9 @@ class Updater:
             with torch.no_grad():
                 for parameter, value in saved:
                     parameter.copy_(value)
+
+    def _rate(self, epoch: int) -> float:
+        return self._learning_rate * self._preset.rate(epoch) * self.factor
 
     def _direction(self, parameter: nn.Parameter) -> Tensor | None:
         """What a step takes of a parameter, by a rate of 1; None before the first step."""

@@ -1,7 +1,7 @@
 """The steps of a head whose gradients have not been applied, as it holds them and as they are written down."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -41,10 +41,12 @@ class HeadSnapshot:
 
     state: State
     pending: dict[int, Pending]
+    codecs: dict[str, Tensor] = field(default_factory=dict)
+    """What codecs remember, where that is known at once."""
 
     def written(self) -> tuple[dict[str, Tensor], list[PendingStep]]:
         """Tensors and facts of all of it; complete where all uploads before it are encoded."""
-        tensors = flat(self.state, "head/")
+        tensors = flat(self.state, "head/") | self.codecs
         pending = []
         for step, each in self.pending.items():
             if each.outputs is not None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
 import torch
 from torch import nn
 
@@ -111,6 +112,8 @@ def make_head(
     graph.require_trainable(job.cut)
     part, _ = graph.parts(job.cut)
     require_frozen(job)
+    if job.direction == "down":
+        _guard(part, graph, 0)  # its inputs come from a peer
     auxiliary = None
     if job.gradients == "local" and objective is not None:
         auxiliary = make_auxiliary(graph, job, objective, find_preset(job.optim), device, state or {})
@@ -124,7 +127,8 @@ def make_head(
         evaluation_count=len(graph.crossing(job.cut, training=False)),
         stale_it=job.stale_it,
         seed=job.seed,
-        objective=objective if job.labels == "edge" else None,
+        objective=objective if job.labels == "edge" and job.direction == "up" else None,
+        evaluations_answered=job.direction == "up",
         delay=delay,
         auxiliary=auxiliary,
         cache=CacheIndex() if job.kept else None,
@@ -170,7 +174,7 @@ def make_tail(
     else:
         _, part = graph.parts(job.cut)
         updater = _updater(part, job, device, state)
-        _guard_words(part, graph, job.cut)
+        _guard(part, graph, job.cut)
     return Tail(
         part,
         updater,
@@ -190,18 +194,27 @@ def make_tail(
     )
 
 
-def _guard_words(part: nn.Module, graph: Graph, cut: int) -> None:
-    """Make a part that takes texts themselves refuse numbers of no word: on a GPU they would end the program."""
-    words = vocabulary(graph.model)
-    texts = {training: _inputs_crossing(graph, cut, training=training) if words else [] for training in (True, False)}
+def _guard(part: nn.Module, graph: Graph, cut: int) -> None:
+    """Make a part that takes the model's inputs themselves refuse what the model does not know.
+
+    That are numbers of no word (on a GPU they would end the program), and what the model's own ``check_inputs`` says.
+    """
+    words, own = vocabulary(graph.model), getattr(graph.model, "check_inputs", None)
+    guarded = words or own is not None
+    places = {
+        training: _inputs_crossing(graph, cut, training=training) if guarded else [] for training in (True, False)
+    }
 
     def check(module: nn.Module, received: tuple[torch.Tensor, ...]) -> None:
-        for each in (received[i] for i in texts[module.training]):
+        for each in (received[i] for i in places[module.training]):
+            if own is not None:
+                own(each)
+                continue
             lowest, highest = int(each.min()), int(each.max())
             if lowest < 0 or highest >= words:
                 raise ProtocolError(f"words from {lowest} to {highest} came; the model knows {words}, counted from 0")
 
-    if any(texts.values()):
+    if any(places.values()):
         part.register_forward_pre_hook(check)
 
 
@@ -229,15 +242,18 @@ def _forms(graph: Graph, cut: int, *, training: bool) -> list[tuple[tuple[int, .
 
 
 def _codecs(graph: Graph, job: Job, memory_mb: int) -> tuple[Codec, Codec]:
-    """Codecs up and down; the memory that they will need is known before training, and told where it is too much."""
-    up = make_codec(job.compress_up, "up", seed=job.seed, memory_mb=memory_mb, samples=job.samples)
-    down = make_codec(job.compress_down, "down", seed=job.seed, memory_mb=memory_mb)
+    """Codecs of activations and of gradients, whichever way these go.
+
+    The memory that they will need is known before training, and told where it is too much.
+    """
+    up = make_codec(job.activations_codec, "up", seed=job.seed, memory_mb=memory_mb, samples=job.samples)
+    down = make_codec(job.gradients_codec, "down", seed=job.seed, memory_mb=memory_mb)
     if up.spec.memory == "delta":
         crossing = graph.crossing(job.cut, training=True)
         sample_bytes = sum(leaf.nbytes for leaf in crossing if leaf.dtype.is_floating_point) // EXAMPLE_SIZE
         if sample_bytes * job.samples > memory_mb << 20:
             raise UsageError(
-                f"{job.compress_up} would remember {sample_bytes / 1024:.1f} KiB of each of {job.samples} samples, "
+                f"{up.name} would remember {sample_bytes / 1024:.1f} KiB of each of {job.samples} samples, "
                 f"{mebibytes(sample_bytes * job.samples)} MiB on each side; the limit is {memory_mb}: raise "
                 "--codec_memory_mb on both sides, cut where less crosses, or leave delta out"
             )
@@ -280,9 +296,11 @@ def _caching(codec: Codec, graph: Graph, job: Job, memory_mb: int) -> CachingCod
 
 def largest_body(graph: Graph, job: Job) -> int:
     """Bytes of the largest body that a step of the job can have, in either direction; no codec adds to its slack."""
+    cuts = {job.cut} if job.direction == "up" else {job.cut, 0}  # else the inputs themselves are sent, too
     in_example = max(
-        most_bytes(graph.crossing(job.cut, training=training), graph.groups(job.cut, training=training))
+        most_bytes(graph.crossing(cut, training=training), graph.groups(cut, training=training))
         for training in (True, False)
+        for cut in cuts
     )
     # In proportion to the samples, or the same for any number of them.
     examples = -(-max(job.batch_size, EXAMPLE_SIZE) // EXAMPLE_SIZE)
@@ -295,3 +313,9 @@ def largest_frame(graph: Graph, job: Job) -> int:
     """Bytes of the largest body of a session: of a step, or of blocks that move with their optimizer's state."""
     weights = sum(value.nbytes for value in state_of(graph.model).values())
     return max(largest_body(graph, job), STATE_COPIES * weights + (1 << 16))
+
+
+def largest_of_any_cut(graph: Graph, job: Job) -> int:
+    """Bytes of the largest body of a session whose cut may be moved to wherever its edge asks."""
+    cuts = {job.cut, *(each.index for each in graph.points if not each.unsafe)}
+    return max(largest_frame(graph, msgspec.structs.replace(job, cut=cut)) for cut in cuts)

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 from safetensors.torch import save_file
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
@@ -21,7 +23,7 @@ from common.records import CsvTable, environment, finite, replace_text, write_js
 from common.training.journal import STAGES, Span
 from common.training.loop import StepDone
 from common.training.metered import Metered
-from common.training.score import Score
+from common.training.score import UNCOUNTED, Score
 from common.training.trace_file import write_trace
 from common.training.weights import WeightsLog
 
@@ -192,7 +194,7 @@ class Recorder:
             "step": done.step,
             "epoch": done.epoch,
             "loss": done.loss,
-            "correct": done.correct,
+            "correct": None if done.correct == UNCOUNTED else done.correct,
             "count": done.count,
             "staleness": done.staleness,
             "bytes_up": numbers.bytes_up,
@@ -223,7 +225,8 @@ class Recorder:
         self._epochs.add(self.last_epoch)
         self._metrics.flush()
         for name in ("train_loss", "train_accuracy", "loss", "accuracy"):
-            self._board.add_scalar(f"epoch/{name}", self.last_epoch[name], number)
+            if (value := self.last_epoch[name]) is not None:
+                self._board.add_scalar(f"epoch/{name}", value, number)
         if self._weights is not None:
             self._weights.epoch(number, self._board)
 
@@ -231,15 +234,21 @@ class Recorder:
         """Take histograms of the weights behind each epoch from now on."""
         self._weights = weights
 
-    def finish(self, spans: list[Span], head: nn.Module, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """Write timeline, head and summary; returns the summary.
+    def picture(self, name: str, image: npt.NDArray[np.uint8], epoch: int) -> None:
+        """Show an image (H, W, 3) in TensorBoard."""
+        self._board.add_image(name, image, epoch, dataformats="HWC")
 
-        ``facts`` are what only the caller knows, such as cut, codecs and digest.
+    def finish(
+        self, spans: list[Span], part: nn.Module, facts: Mapping[str, Any], *, name: str = "head"
+    ) -> dict[str, Any]:
+        """Write timeline, the edge's part and summary; returns the summary.
+
+        ``facts`` are what only the caller knows, such as cut, codecs and digest; the part is called ``name``.
         """
         self._metrics.flush()
         write_trace(self.folder / "trace.json", spans)
-        state = {name: value.contiguous() for name, value in head.state_dict().items()}
-        save_file(state, self.folder / "head.safetensors")
+        state = {name: value.contiguous() for name, value in part.state_dict().items()}
+        save_file(state, self.folder / f"{name}.safetensors")
         means = self._sums.steady if self._sums.steady.steps else self._sums.all
         steps = max(means.steps, 1)
         stages = {stage: value / steps for stage, value in means.stages_s.items()}

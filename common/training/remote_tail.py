@@ -1,20 +1,28 @@
 """The tail at the other end of a line."""
 
 from collections import deque
+from dataclasses import dataclass
 from types import TracebackType
 
 from common.errors import ProtocolError
 from common.training.carrier import Saving, Tally, count_upload, decode_answer, encode_upload, turn
 from common.training.duplex import Duplex
-from common.training.exchange import Answer, Outgoing, Upload
-from common.training.head import Head
+from common.training.exchange import Answer, Asked, Outgoing, Upload
+from common.training.half import Half
 from common.training.journal import Journal
 from common.training.kept import Parts
 from common.training.line import Line
 from common.training.part_state import from_pieces
 from common.wire.framing import Frame, pack
-from common.wire.messages import Averaged, Bye, Checkpoint, Checkpointed, Finish, Finished, Moved, Outputs
+from common.wire.messages import Applied, Averaged, Bye, Checkpoint, Checkpointed, Finish, Finished, Moved, Outputs
 from common.wire.tcp import Received, expect
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """A frame that is ready to go."""
+
+    parts: Parts
 
 
 class Remote:
@@ -31,7 +39,7 @@ class Remote:
 
     def __init__(
         self,
-        head: Head,
+        head: Half,
         line: Line,
         journal: Journal,
         *,
@@ -45,7 +53,7 @@ class Remote:
         self._savings: deque[Saving] = deque()
         self._came, self._resumed = self.tally.answered, self.tally.sent
         self._line = line
-        self._duplex: Duplex[Upload | Saving | Outgoing, Answer | Frame] = Duplex(
+        self._duplex: Duplex[Upload | Asked | Saving | Outgoing | _Encoded, Answer | Upload | Frame] = Duplex(
             line, self._encode, self._decode, queue_limit, most_under_way, Bye()
         )
 
@@ -58,18 +66,23 @@ class Remote:
     ) -> None:
         self._duplex.__exit__(kind, error, trace)
 
-    def submit(self, upload: Upload) -> None:
+    def submit(self, upload: Upload | Asked) -> None:
         """Hand the upload to the encoder."""
         count_upload(self.tally, self.head, upload)
         self._duplex.submit(upload)
 
-    def collect(self) -> Answer:
+    def collect(self) -> Answer | Upload:
         """The next decoded answer."""
         answer = self._duplex.collect()
-        if not isinstance(answer, Answer):
+        if not isinstance(answer, (Answer, Upload)):
             raise ProtocolError(f"the peer sent {type(answer.message).__name__} where gradients were due")
         self.tally.under_way.pop(0)
         return answer
+
+    def reply(self, answer: Answer) -> None:
+        """Encode it here, so that all of the step is counted when the step is done, and hand it to the line."""
+        self.tally.count(answer=False)
+        self._duplex.submit(_Encoded(encode_upload(self.head, answer, self._journal)))
 
     def arrived(self) -> int:
         """Number of decoded answers that wait."""
@@ -85,18 +98,20 @@ class Remote:
         self.tally.count(answer=False)
         self._duplex.submit(outgoing)
         answer = self._duplex.collect()
-        if isinstance(answer, Answer):
-            raise ProtocolError("the peer sent gradients that are not due")
+        if isinstance(answer, (Answer, Upload)):
+            raise ProtocolError("the peer sent the answer of a step that is not due")
         return answer
 
     def finish(self) -> dict[str, str]:
         """Tell the tail that the run is over; digests of its parameters and buffers."""
         return expect(self.exchange(Outgoing(Finish())), Finished).digests
 
-    def _encode(self, item: Upload | Saving | Outgoing) -> Parts | None:
-        if isinstance(item, Upload):
+    def _encode(self, item: Upload | Asked | Saving | Outgoing | _Encoded) -> Parts | None:
+        if isinstance(item, _Encoded):
+            return item.parts
+        if isinstance(item, (Upload, Asked)):
             parts = encode_upload(self.head, item, self._journal)
-            if not self.head.keeps_labels:
+            if isinstance(item, Asked) or not self.head.keeps_labels:
                 return parts
             self._line.put(parts)
             turned = turn(self.head, item, self._duplex.aside.get(), self._journal)
@@ -110,7 +125,7 @@ class Remote:
             return pack(Checkpoint(item.answered, copy=item.writer.wants_copy))
         return pack(item.message, item.buffers)
 
-    def _decode(self, received: Received) -> Answer | Frame | None:
+    def _decode(self, received: Received) -> Answer | Upload | Frame | None:
         message, number = received.frame.message, self._came
         self._came += 1
         if isinstance(message, Checkpointed):
@@ -122,6 +137,8 @@ class Remote:
         if isinstance(message, Outputs):
             if number >= self._resumed:  # else it came before the checkpoint that this run goes on from, too
                 self._duplex.aside.put(received)
+            return None
+        if isinstance(message, Applied):
             return None
         if isinstance(message, (Finished, Moved, Averaged)):
             return received.frame

@@ -1,19 +1,25 @@
 """How a run trains, and where it is, for its checkpoints; no more than data."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import msgspec
 from torch import Tensor
 
 from common.training.checkpoint import CheckpointStore, PendingStep
 from common.training.journal import Journal, StepNumbers
+from common.training.loop import Path
 from common.training.moving import Change
 from common.training.part_state import State, flat
-from common.training.recorder import Recorded
+from common.training.plateau import Plateau
+from common.training.recorder import Recorded, Recorder
 from common.training.schedule import Schedule
 from common.training.station import TailFacts
 from common.wire.structs import Job
+
+Look: TypeAlias = Callable[[Path, int, Recorder], None]
+"""Of what evaluation batches go through, the epoch's number, and the run's records."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,10 @@ class Plan:
     """Steps between checkpoints within an epoch; 0 for those at the ends of epochs only, below 0 for none at all."""
     changes: Mapping[int, Change] = field(default_factory=dict)
     """Changes of the plan, by the step before which they are due."""
+    plateau: Plateau | None = None
+    """Whether and how the held-out loss lowers the learning rate."""
+    look: Look | None = None
+    """Shown the model behind each evaluation."""
 
 
 class EdgeFacts(msgspec.Struct, frozen=True):
@@ -48,6 +58,7 @@ class EdgeFacts(msgspec.Struct, frozen=True):
     pending: list[PendingStep] = []
     numbers: dict[int, StepNumbers] = {}
     """Of the steps that are pending."""
+    plateau: Plateau | None = None
 
     @property
     def answered(self) -> int:

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+UNCOUNTED = -1
+"""Number of right answers where a loss has none: of generated images, say."""
+
 
 @dataclass
 class Score:
@@ -14,7 +17,7 @@ class Score:
     def add(self, loss: float, correct: int, count: int) -> None:
         """Add a batch: its mean loss and its counts."""
         self.loss_sum += loss * count
-        self.correct += correct
+        self.correct = UNCOUNTED if UNCOUNTED in (correct, self.correct) else self.correct + correct
         self.count += count
 
     @property
@@ -23,6 +26,10 @@ class Score:
         return self.loss_sum / self.count
 
     @property
-    def accuracy(self) -> float:
-        """Right answers among all samples, 0 to 1."""
-        return self.correct / self.count
+    def accuracy(self) -> float | None:
+        """Right answers among all samples, 0 to 1; None where there are none to count."""
+        return None if self.correct == UNCOUNTED else self.correct / self.count
+
+    def __str__(self) -> str:
+        accuracy = self.accuracy
+        return f"loss {self.loss:.4f}" + ("" if accuracy is None else f", accuracy {100 * accuracy:.2f} %")

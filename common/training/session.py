@@ -3,7 +3,7 @@
 from collections import deque
 
 from common.errors import JobRefused, ProtocolError
-from common.wire.messages import PROTOCOL, Activations, Gradients, Measure, Open
+from common.wire.messages import PROTOCOL, Activations, Gradients, Inputs, Measure, Open
 
 MAX_BATCH_SIZE = 1 << 16
 MAX_CLASSES = 1 << 16
@@ -22,6 +22,10 @@ def check_open(request: Open | Measure) -> None:
         raise JobRefused(f"labels are to be at {job.labels!r}; it is cloud or edge")
     if job.gradients not in ("cloud", "local"):
         raise JobRefused(f"gradients are to be {job.gradients!r}; it is cloud or local")
+    if job.direction not in ("up", "down"):
+        raise JobRefused(f"activations are to go {job.direction!r}; it is up or down")
+    if job.direction == "down" and job.labels != "edge":
+        raise JobRefused("with the head at the cloud, what the loss compares with is at the edge")
     elements = 1
     for size in job.input_shape:
         elements *= max(size, 0)
@@ -56,12 +60,13 @@ class StepOrder:
         """Go on from a `state`."""
         self._next, self._epoch = state
 
-    def activations(self, message: Activations) -> None:
-        """Check an upload as the tail receives it."""
+    def activations(self, message: Activations | Inputs) -> None:
+        """Check an upload as the cloud receives it."""
         if not message.training:
             return
         if message.step != self._next:
-            raise ProtocolError(f"activations of step {message.step} came where step {self._next} was due")
+            what = "inputs" if isinstance(message, Inputs) else "activations"
+            raise ProtocolError(f"{what} of step {message.step} came where step {self._next} was due")
         if message.epoch < self._epoch:
             raise ProtocolError(f"epoch {message.epoch} came after epoch {self._epoch}")
         self._next, self._epoch = message.step + 1, message.epoch

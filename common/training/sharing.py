@@ -14,7 +14,7 @@ import torch
 
 from common.errors import ConnectionLost
 from common.training.part_state import State
-from common.training.tail import Tail
+from common.training.station import CloudHalf
 from common.training.turns import Turns
 from common.wire.structs import Job
 
@@ -34,7 +34,7 @@ class Group:
     rounds: "Rounds"
     turns: Turns = field(default_factory=lambda: Turns(1))
     """Of a common tail."""
-    tail: Tail | None = None
+    tail: CloudHalf | None = None
     """The first member's; its part and its optimizer are all members'."""
     members: set[str] = field(default_factory=set)
 

@@ -8,18 +8,19 @@ belongs to it, as it is behind the steps before.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.codec import Encoded
 from common.errors import CodecError, PartitionError, ProtocolError, UsageError
 from common.partition.graph import Graph
 from common.partition.steps import state_of
-from common.training.checkpoint import CheckpointStore, under
-from common.training.exchange import AS_IT_IS, Answer, Forwarded, Returned, Upload
+from common.training.checkpoint import CheckpointStore, PendingStep, under
+from common.training.cloud_head import CloudHead, TimedCloudHead
+from common.training.exchange import AS_IT_IS, Answer, Asked, Forwarded, Returned, Upload
 from common.training.kept import Parts
 from common.training.part_state import (
     State,
@@ -32,6 +33,7 @@ from common.training.part_state import (
     state_of_part,
     to_pieces,
 )
+from common.training.pending import HeadSnapshot, Pending
 from common.training.tail import Tail
 from common.training.timed import TimedTail
 from common.wire.framing import pack
@@ -51,12 +53,34 @@ from common.wire.messages import (
 from common.wire.structs import Job, Payload, Piece
 from common.wire.tcp import Received
 
+CloudHalf: TypeAlias = Tail | CloudHead
+"""What the cloud holds of the model: the tail of a job whose activations go up, else the head."""
+
 
 class MakeTail(Protocol):
-    """Makes the tail of a job; see `common.training.prepare.make_tail`."""
+    """Makes the cloud's half of a job; see `common.training.directions.make_cloud_half`."""
 
-    def __call__(self, job: Job, *, state: State | None = None) -> Tail:
-        """The tail, with a state where it is not the model's first one."""
+    def __call__(self, job: Job, *, state: State | None = None) -> CloudHalf:
+        """The half, with a state where it is not the model's first one."""
+
+
+class _Timed(Protocol):
+    """Carries steps through a half, and notes when it worked."""
+
+    def decode(self, received: Received) -> Upload | Asked | Answer:
+        """What a frame is about."""
+
+    def act(self, item: Any) -> Answer | Upload | Forwarded:
+        """Do it."""
+
+    def turn(self, returned: Returned) -> Answer:
+        """Go on from the loss's gradients of outputs."""
+
+    def encode(self, item: Any) -> Parts:
+        """The frame that answers."""
+
+    def digests(self) -> dict[str, str]:
+        """Of each parameter and buffer."""
 
 
 class TailFacts(msgspec.Struct, frozen=True):
@@ -69,6 +93,8 @@ class TailFacts(msgspec.Struct, frozen=True):
     """Answers that the edge had applied."""
     next_step: int
     epoch: int
+    pending: list[PendingStep] = []
+    """Of a head: steps whose gradients had not come."""
 
 
 @dataclass
@@ -81,6 +107,7 @@ class Snapshot:
     order: tuple[int, int]
     tensors: dict[str, Tensor] = field(default_factory=dict)
     state: State = field(default_factory=dict)
+    under_way: dict[int, Pending] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -96,12 +123,12 @@ class Averaging:
     head: State
 
 
-Arrived: TypeAlias = Upload | Returned | Snapshot | _Moving | Averaging | Finish | Bye
-Leaving: TypeAlias = Answer | Forwarded | Snapshot | tuple[Moved | Averaged, State] | Finished
+Arrived: TypeAlias = Upload | Asked | Answer | Returned | Snapshot | _Moving | Averaging | Finish | Bye
+Leaving: TypeAlias = Answer | Upload | Forwarded | Snapshot | tuple[Moved | Averaged, State] | Finished
 
 
 class Station:
-    """Holds a tail, and replaces it when the cut moves.
+    """Holds the cloud's half of a model, mostly a tail, and replaces it when the cut moves.
 
     Args:
         graph: of the model; its weights are in the parts.
@@ -133,7 +160,7 @@ class Station:
         self.store, self.answers, self._key = store, answers, key
         self._received = received
         self.tail = make(job, state=state)
-        self._timed = TimedTail(self.tail, timer)
+        self._timed = _timed(self.tail, timer)
         self.allow: Callable[[Job], None] = _anything
         """Raises UsageError where a job, cut as the edge asks, is more than this side takes."""
         self.turns: AbstractContextManager[object] = nullcontext()
@@ -164,12 +191,14 @@ class Station:
 
     def act(self, item: Arrived) -> Leaving:
         """Do it."""
-        if isinstance(item, Upload):
-            return self._timed.step(item) if self.job.labels == "cloud" else self._timed.forward(item)
+        if isinstance(item, (Upload, Asked, Answer)):
+            return self._timed.act(item)
         if isinstance(item, Returned):
             return self._timed.turn(item)
         if isinstance(item, Snapshot):
             item.state = copied(state_of_part(self.tail.part, self.tail.updater))
+            if isinstance(self.tail, CloudHead):
+                item.under_way = dict(self.tail.under_way)
             return item
         if isinstance(item, _Moving):
             return self._move(item)
@@ -179,7 +208,7 @@ class Station:
 
     def encode(self, item: Leaving) -> Parts:
         """The frame that answers."""
-        if isinstance(item, Answer):
+        if isinstance(item, (Answer, Upload)):
             return self._timed.encode(item)
         if isinstance(item, Forwarded):
             encoded = AS_IT_IS.encode([item.outputs], item.step)
@@ -193,10 +222,12 @@ class Station:
         return pack(msgspec.structs.replace(message, pieces=pieces), buffers)
 
     def load(self, tensors: dict[str, Tensor], facts: TailFacts) -> None:
-        """Go on from a checkpoint; the tail was made with its state already."""
+        """Go on from a checkpoint; the half was made with its state already."""
         for codec, prefix in ((self.tail.codec_up, "up/"), (self.tail.codec_down, "down/")):
             codec.load_state({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         self.tail.order.load_state((facts.next_step, facts.epoch))
+        if isinstance(self.tail, CloudHead):
+            self.tail.load_under_way(tensors, facts.pending)
 
     def _average(self, item: Averaging) -> tuple[Averaged, State]:
         """Wait for the other edges, and take the mean of all."""
@@ -217,10 +248,12 @@ class Station:
         if self.store is not None and self.answers is not None:
             tensors = item.tensors | flat(item.state, "tail/")
             tensors |= {f"down/{name}": value.clone() for name, value in self.tail.codec_down.state().items()}
+            under_way, pending = HeadSnapshot({}, item.under_way).written()
+            tensors |= under_way
             for i, answer in enumerate([*self.answers(item.answered), parts]):
                 joined = bytearray(b"".join(answer))
                 tensors[f"answers/{item.answered + i}"] = torch.frombuffer(joined, dtype=torch.uint8)
-            self.store.write(item.number, tensors, TailFacts(self.job, self._key, item.answered, *item.order))
+            self.store.write(item.number, tensors, TailFacts(self.job, self._key, item.answered, *item.order, pending))
         return parts
 
     def _move(self, item: _Moving) -> tuple[Moved, State]:
@@ -243,10 +276,9 @@ class Station:
         try:
             self._graph.require_trainable(job.cut)
             self.allow(job)
-            _, bare = self._graph.parts(job.cut)
-            names = state_of(bare).keys()
+            names = state_of(cloud_part(self._graph, job)).keys()
             if foreign := sorted({name for name, _ in came} - names):
-                raise ProtocolError(f"the state of {foreign[0]} came, which is not behind cut {job.cut}")
+                raise ProtocolError(f"the state of {foreign[0]} came, which does not belong here at cut {job.cut}")
             tail = self._make(job, state={**only(old, names), **came})
         except (PartitionError, UsageError) as error:
             return Moved(refusal=str(error)), {}
@@ -254,8 +286,18 @@ class Station:
             raise ProtocolError(f"the state of moving blocks does not fit: {error}") from None
         tail.order.load_state((message.step, message.epoch))
         leaving = only(old, {name for name, _ in old} - names)
-        self.job, self.tail, self._timed = job, tail, TimedTail(tail, self._timer)
+        self.job, self.tail, self._timed = job, tail, _timed(tail, self._timer)
         return Moved(), leaving
+
+
+def cloud_part(graph: Graph, job: Job) -> nn.Module:
+    """The cloud's part of a model, bare."""
+    head, tail = graph.parts(job.cut)
+    return tail if job.direction == "up" else head
+
+
+def _timed(half: CloudHalf, timer: Callable[[], Callable[[], float]]) -> _Timed:
+    return TimedTail(half, timer) if isinstance(half, Tail) else TimedCloudHead(half, timer)
 
 
 def _state(pieces: Sequence[Piece], buffers: Sequence[memoryview]) -> State:

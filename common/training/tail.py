@@ -45,7 +45,7 @@ class Tail:
     Args:
         part: module from the activations to the model's outputs.
         updater: applies gradients to the part's parameters.
-        codec_up: decodes activations, and may keep them.
+        codec_up: decodes activations (which come down, of a tail at the edge), and may keep them.
         codec_down: encodes gradients.
         objective: loss and number of right answers.
         example: shape and dtype of each activation of an example batch, in training.
@@ -92,7 +92,7 @@ class Tail:
         self._most_bytes = most_bytes
         self._batch_size = batch_size
         self._num_classes = num_classes
-        self._labels_here = labels_here
+        self.labels_here = labels_here
         self._open: _Open | None = None
         self._seed = seed
         self._device = torch.device(device)
@@ -108,11 +108,19 @@ class Tail:
         if not isinstance(message, Activations):
             raise ProtocolError(f"the peer sent {type(message).__name__} where activations were due")
         self.order.activations(message)
+        return self.read(frame, message)
+
+    def read(self, frame: Frame, message: Activations) -> Upload:
+        """The upload in a frame with a message that is due.
+
+        Raises:
+            ProtocolError: tensors that do not belong to this cut.
+        """
         count = self._check(message, len(frame.buffers))
         crossing = len(message.payload.tensors)
         sent_labels, sent_ids, *state = frame.buffers[crossing:]
-        labels = _whole_numbers(message.labels, sent_labels, count if self._labels_here else 0, "labels")
-        if self._labels_here and not 0 <= int(labels.min()) <= int(labels.max()) < self._num_classes:
+        labels = _whole_numbers(message.labels, sent_labels, count if self.labels_here else 0, "labels")
+        if self.labels_here and not 0 <= int(labels.min()) <= int(labels.max()) < self._num_classes:
             raise ProtocolError(
                 f"labels from {int(labels.min())} to {int(labels.max())} came; the job has {self._num_classes} classes"
             )
@@ -130,6 +138,7 @@ class Tail:
             ids,
             message.gradients_wanted,
             from_bytes(state[0], torch.uint8, (len(state[0]),)) if state else None,
+            message.times,
         )
 
     def step(self, upload: Upload) -> Answer:
@@ -220,7 +229,7 @@ class Tail:
 
     def _check(self, message: Activations, buffers: int) -> int:
         """Number of samples, where everything announced fits this cut."""
-        of_samples, what = (message.labels, "labels") if self._labels_here else (message.ids, "ids")
+        of_samples, what = (message.labels, "labels") if self.labels_here else (message.ids, "ids")
         count = of_samples.shape[0] if len(of_samples.shape) == 1 else -1
         if not 0 < count <= self._batch_size:
             raise ProtocolError(f"{what} of shape {of_samples.shape}; batches have 1 to {self._batch_size} samples")

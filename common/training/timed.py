@@ -83,6 +83,10 @@ class TimedTail:
         times = TailTimes(receive=receive, decode=(start, stop()), timed_bytes=received.timed_bytes)
         return replace(upload, times=times)
 
+    def act(self, upload: Upload) -> Answer | Forwarded:
+        """The answer to an upload, or its outputs, where the labels are at the edge."""
+        return self.step(upload) if self._tail.labels_here else self.forward(upload)
+
     def step(self, upload: Upload) -> Answer:
         """The answer to an upload."""
         start, stop = self._now()

@@ -17,7 +17,7 @@ from common.training.carrier import Carrier, Saving, Tally
 from common.training.checkpoint import CheckpointStore
 from common.training.control import Control
 from common.training.digest import combined_digest, parameter_digests
-from common.training.head import Head
+from common.training.half import Half
 from common.training.journal import Journal
 from common.training.loop import Path, Progress, StepDone, evaluate, train_steps
 from common.training.moving import Change, MakeHead, average_head, change_plan, hand_back
@@ -30,7 +30,7 @@ from common.wire.structs import Job
 log = logging.getLogger(__name__)
 
 
-MakeHere: TypeAlias = Callable[[Head, Job, Journal, tuple[int, int]], Carrier]
+MakeHere: TypeAlias = Callable[[Half, Job, Journal, tuple[int, int]], Carrier]
 """Of a head, its job, the journal, and the step that is due with its epoch."""
 
 
@@ -39,10 +39,10 @@ class CloudIsBack(Exception):
 
 
 class Trainer:
-    """Trains a head from where it is to the end.
+    """Trains the edge's half, mostly a head, from where it is to the end.
 
     Args:
-        head: of the job.
+        head: of the job; of one whose activations come down, the tail.
         job: what is trained.
         graph: of the model; its weights are in the parts.
         make_head: makes a head of a job.
@@ -56,7 +56,7 @@ class Trainer:
 
     def __init__(
         self,
-        head: Head,
+        head: Half,
         job: Job,
         graph: Graph,
         make_head: MakeHead,
@@ -89,6 +89,8 @@ class Trainer:
         """Where the session goes on, of a trainer that was restored."""
         self.session = ("", b"")
         """Name and key, for checkpoints."""
+        self.plateau = plan.plateau
+        """What the held-out losses so far make of the learning rate."""
         self.share = "none"
         """What the session has in common with others; see `common.training.sharing`."""
         self._tell_setting()
@@ -132,7 +134,9 @@ class Trainer:
     def finish(self, digests: dict[str, str], facts: dict[str, Any]) -> dict[str, Any]:
         """Write what is written at the end of a run; the summary."""
         digest = combined_digest(parameter_digests(self.head.part), digests)
-        summary = self.recorder.finish(self.journal.spans, self.head.part, {**facts, "parameters_digest": digest})
+        name = "head" if self.job.direction == "up" else "tail"
+        facts = {**facts, "parameters_digest": digest}
+        summary = self.recorder.finish(self.journal.spans, self.head.part, facts, name=name)
         self.store.clear()
         return summary
 
@@ -158,6 +162,7 @@ class Trainer:
         self._epoch, self._at = facts.epoch, Progress(facts.forwarded, facts.applied)
         self.tally = Tally(facts.sent, list(facts.under_way))
         self.session = (facts.session, facts.key)
+        self.plateau = facts.plateau
         self._saved_at = self.step
         due = self._plan.changes.get(self.step)
         self.steering.goes_on(self.step, done=due is not None and not due.differs(self._planned, self._graph))
@@ -230,16 +235,13 @@ class Trainer:
         score = evaluate(path, self._test.epoch(self._epoch), epoch=self._epoch, window=self._plan.window)
         self.recorder.epoch(self._epoch, score)
         trained = self.recorder.trained
-        log.info(
-            "epoch %d/%d: training loss %.4f, accuracy %.2f %%; held-out loss %.4f, accuracy %.2f %% (%d samples)",
-            self._epoch + 1,
-            self._plan.epochs,
-            trained.loss,
-            100 * trained.accuracy,
-            score.loss,
-            100 * score.accuracy,
-            score.count,
-        )
+        words = (self._epoch + 1, self._plan.epochs, trained, score, score.count)
+        log.info("epoch %d/%d: training %s; held-out %s (%d samples)", *words)
+        if self.plateau is not None:
+            self.plateau = self.plateau.after(score.loss)
+            self.head.updater.factor = self.plateau.factor
+        if self._plan.look is not None:
+            self._plan.look(path, self._epoch, self.recorder)
 
     def _save(self, carrier: Carrier) -> None:
         """Let both sides keep what they are, without waiting for anything that is under way."""
@@ -254,6 +256,7 @@ class Trainer:
             tally.under_way,
             self._alone,
             self.recorder.state(),
+            plateau=self.plateau,
         )
         copies = None if self._alone else self.copies
         self._saved_at = self.step
@@ -300,8 +303,10 @@ class Trainer:
         return words
 
     def _settle(self) -> None:
-        """With all of the model in the head, nothing need cross: the loss is computed here too."""
-        whole = self.job.cut == len(self._graph.points) - 1
+        """With all of the model at the edge, nothing need cross: the other half is here too."""
+        if self.plateau is not None:
+            self.head.updater.factor = self.plateau.factor
+        whole = self.job.cut == (len(self._graph.points) - 1 if self.job.direction == "up" else 0)
         self._carrier_here = self.here(self.head, self.job, self.journal, self.due) if whole and self.here else None
 
     def _tell_setting(self) -> None:

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from common.wire.structs import Job, Payload, Piece, Resume, Struct, TailTimes, TensorSpec, View
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Version of the messages; raised when a peer of the version before could not follow."""
 
 
@@ -118,6 +118,20 @@ class Attached(Struct, frozen=True, tag="attached"):
     """Frames that have come up so far."""
 
 
+class Inputs(Struct, frozen=True, tag="inputs"):
+    """Edge -> cloud, where the head is at the cloud: a step's inputs, as they are; answered by `Activations`.
+
+    Buffers: one for each tensor of ``tensors``, then ``ids``.
+    """
+
+    step: int
+    epoch: int
+    training: bool
+    tensors: tuple[TensorSpec, ...]
+    ids: TensorSpec
+    """Which samples these are: their indices in the data set."""
+
+
 class Activations(Struct, frozen=True, tag="activations", omit_defaults=True):
     """Head -> tail: one step's activations.
 
@@ -137,6 +151,8 @@ class Activations(Struct, frozen=True, tag="activations", omit_defaults=True):
     random_state: bool = False
     views: tuple[View, ...] = ()
     """One for each live tensor, where they are not the tensors of ``payload`` themselves."""
+    times: TailTimes = TailTimes()
+    """Of a head at the cloud."""
 
 
 class Gradients(Struct, frozen=True, tag="gradients", omit_defaults=True):
@@ -155,6 +171,14 @@ class Gradients(Struct, frozen=True, tag="gradients", omit_defaults=True):
     times: TailTimes = TailTimes()
     views: tuple[View, ...] = ()
     """One for each gradient, where they are not the tensors of ``payload`` themselves."""
+    rate: float = 1.0
+    """To a head at the cloud: factor of its learning rate, which the edge's validation loss decides."""
+
+
+class Applied(Struct, frozen=True, tag="applied"):
+    """Cloud -> edge: its head has applied the `Gradients` of a step."""
+
+    step: int
 
 
 class Outputs(Struct, frozen=True, tag="outputs", omit_defaults=True):
@@ -270,8 +294,10 @@ Message: TypeAlias = (
     | Pong
     | Attach
     | Attached
+    | Inputs
     | Activations
     | Gradients
+    | Applied
     | Outputs
     | OutputGradients
     | Checkpoint

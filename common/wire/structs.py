@@ -76,8 +76,21 @@ class Job(Struct, frozen=True):
     """With a local loss: every so many steps the cloud's gradient is taken instead; 0 for never."""
     kept: int = 0
     """Of how many samples the cloud keeps the activations, held-out ones included; 0 where it keeps none."""
+    direction: str = "up"
+    """Which way activations go: ``up``, the head is at the edge; ``down``, the head is at the cloud, and the edge has
+    the tail with the loss and what it compares with."""
     weights: str = ""
     """What the model starts from, where that is not the seed alone: equal where both sides start from the same."""
+
+    @property
+    def activations_codec(self) -> str:
+        """The codec of the way that activations go."""
+        return self.compress_up if self.direction == "up" else self.compress_down
+
+    @property
+    def gradients_codec(self) -> str:
+        """The codec of the other way."""
+        return self.compress_down if self.direction == "up" else self.compress_up
 
 
 class Resume(Struct, frozen=True, array_like=True):

@@ -7,15 +7,17 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
+from common.codec.buffers import to_bytes
 from common.errors import TandemError
 from common.training import Head, Tail
-from common.training.exchange import AS_IT_IS, Outgoing
+from common.training.exchange import AS_IT_IS, Outgoing, spec_of
 from common.training.opening import Recipe
 from common.training.part_state import state_of_part, to_pieces
 from common.training.prepare import Prepared, largest_body, make_head, make_tail, prepare
 from common.wire.framing import Frame, FrameReader, feed, pack
 from common.wire.messages import (
     PROTOCOL,
+    Applied,
     Attach,
     Attached,
     Average,
@@ -27,6 +29,7 @@ from common.wire.messages import (
     Error,
     Finish,
     Finished,
+    Inputs,
     Measure,
     Measured,
     Message,
@@ -163,6 +166,7 @@ def session_frames(setting: Setting) -> list[tuple[Message, list[bytes]]]:
         Measure(PROTOCOL, "tandem 0.1", setting.job, ("none", "int8")),
         Measured(b"x" * 40),
         Checkpoint(3, copy=True),
+        Applied(0),
         Finish(),
         Bye(),
         Finished({"out.weight": "0" * 32}),
@@ -175,6 +179,9 @@ def session_frames(setting: Setting) -> list[tuple[Message, list[bytes]]]:
     states = (move, Moved(pieces), Checkpointed(pieces), Average(pieces), Averaged(2, pieces))
     moving = [Outgoing(each, buffers) for each in states]
     turning = [Outgoing(each, outputs.buffers) for each in turns]
+    images, ids = batch(0)[0], torch.arange(BATCH_SIZE)
+    asked = Inputs(0, epoch=0, training=True, tensors=(spec_of(images),), ids=spec_of(ids))
+    turning.append(Outgoing(asked, (to_bytes(images), to_bytes(ids))))
     every = (up, down, *moving, *turning)
     with_buffers = [(each.message, [bytes(b) for b in each.buffers]) for each in every]
     return [*((message, []) for message in alone), *with_buffers]

@@ -1,0 +1,103 @@
+"""Command lines of the generative programs; what they share with all workloads is inherited."""
+
+from dataclasses import dataclass
+
+from common.codec import make_codec
+from common.errors import UsageError
+from common.models.chairs import Form
+from common.training.optimizers import find_preset
+from discriminative.options import EdgeOptions, RunOptions
+from discriminative.server_options import ListenOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorOptions(RunOptions):
+    """Training of a generator of images."""
+
+    image_size: int = 64
+    """Pixels of a side: 32, 64, or 128 as published."""
+    width: float = 0.25
+    """Factor of the widths of all layers; 1 as published."""
+    dataset: str = "shapes"
+    """shapes (drawn on the fly), chairs:PATH (the public rendered chairs), objects:PATH (any folder of renders)."""
+    num_chairs: int = 0
+    """How many chairs the model tells apart; 0 for those of the data set (809 as published)."""
+    optim: str = "chairs"
+    """Optimizer preset; chairs is the published one: Adam, 5e-4, halved when the held-out loss falls no more."""
+    splits: int = 0
+    """Number of slices the model is divided into; 0 makes each of its 11 blocks a slice."""
+    split_index: int | None = None
+    """The cloud's head holds slices [0, split_index): 0 is edge-only, SPLITS leaves the edge the loss; default 5."""
+    compress_up: str = ""
+    """Codec of the gradients, also ef+... (what was left out is made up for); default int4+zstd."""
+    compress_down: str = ""
+    """Codec of the activations, also delta+... (what changed since the last epoch); default int4+zstd."""
+    stale_it: int = 4
+    """Staleness bound K: the cloud may be this many batches ahead of the gradients that it has applied."""
+    samples: int = 8
+    """Held-out images to show beside what is generated of their poses, behind each epoch; 0 shows none."""
+
+    @property
+    def form(self) -> Form:
+        """Which generator."""
+        return Form(self.image_size, self.width)
+
+    def check(self) -> None:
+        """Raises UsageError where values make no sense, alone or together."""
+        super().check()
+        self.check_staleness(self.stale_it)
+        self.form.check()
+        find_preset(self.optim)
+        for name in ("num_chairs", "samples"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"--{name} is {getattr(self, name)}; it must be 0 or more")
+        up, down = self.codecs
+        make_codec(up, "down")  # gradients go up here
+        make_codec(down, "up")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientOptions(GeneratorOptions, EdgeOptions):
+    """The edge's side: holds the images, the loss and the tail, and trains together with a server."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseOptions(GeneratorOptions):
+    """Head and tail in one process: the very same training without a network, for ablations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions(ListenOptions):
+    """The cloud's side: waits for edges, and trains the head of each one's generator.
+
+    The client describes the job. What is given here must be the same in every job; anything else is refused.
+    """
+
+    image_size: int | None = None
+    """Serve generators of this size only; with --width."""
+    width: float | None = None
+    """Serve generators of this width only; with --image_size."""
+    num_chairs: int | None = None
+    """Serve generators of this number of chairs only."""
+    split_index: int | None = None
+    """Serve jobs with this cut only."""
+
+    def check(self) -> None:
+        """Raises UsageError where values make no sense."""
+        super().check()
+        if (self.image_size is None) != (self.width is None):
+            raise UsageError("--image_size and --width name a generator together; give both or neither")
+
+    @property
+    def pinned(self) -> dict[str, object]:
+        """Fields of the job that must have these values."""
+        pinned: dict[str, object] = {}
+        if self.image_size is not None and self.width is not None:
+            form = Form(self.image_size, self.width)
+            form.check()
+            pinned["model"] = form.name
+        if self.num_chairs is not None:
+            pinned["num_classes"] = self.num_chairs
+        if self.split_index is not None:
+            pinned["split_index"] = self.split_index
+        return pinned
