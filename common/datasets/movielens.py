@@ -142,9 +142,9 @@ def _assembled(
         known = {int(movie): _numbers(names) for movie, names in genres}
     except (ValueError, OverflowError) as error:
         raise DataError(f"{path} or {films.name} is damaged: {error}") from None
-    if not known or movies.min() < 1 or max(movies.max(), max(known)) > MAX_MOVIE or min(known) < 1:
+    if not known or movies.min() < 1 or max(int(movies.max()), *known) > MAX_MOVIE or min(known) < 1:
         raise DataError(f"{path}: films have numbers from 1 to {MAX_MOVIE}")
-    table = np.zeros((int(max(movies.max(), max(known))) + 1, SLOTS), np.int64)
+    table = np.zeros((int(max(int(movies.max()), *known)) + 1, SLOTS), np.int64)
     for movie, numbers in known.items():
         table[movie, : len(numbers)] = numbers
     return Ratings(users.astype(np.int64), movies.astype(np.int64), stars, times.astype(np.int64), table)

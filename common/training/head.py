@@ -57,6 +57,7 @@ class Head:
         stash: keep graph and weights of each forward pass instead, at any K: the gradient is that of the weights then.
         seed: of the run; dropout masks of step t are a function of (seed, t).
         objective: loss and number of right answers, where the labels stay at this side.
+        sends_labels: whether labels go up; not where they stay at this side, nor where another party has them.
         delay: what is done about gradients being late.
         taylor: correct each gradient for the codec's error, g <- g - E g g (the paper's ``--use_EF 1``), also where
             ``codec_up`` does not name it.
@@ -77,6 +78,7 @@ class Head:
         stale_it: int,
         seed: int,
         objective: Objective | None = None,
+        sends_labels: bool = True,
         delay: Delay = NO_CORRECTION,
         taylor: bool = False,
         stash: bool = False,
@@ -97,6 +99,7 @@ class Head:
         """Whether a checkpoint must wait until nothing is under way: graphs are not written to files."""
         self._seed = seed
         self._objective = objective
+        self._sends_labels = sends_labels and objective is None
         self._delay = delay
         self._taylor = (taylor or codec_up.spec.taylor) and not codec_up.is_exact
         self._device = torch.device(device)
@@ -151,7 +154,7 @@ class Head:
             )
         else:
             encoded = self.codec_up.encode(storages, at)
-        labels = narrowed(upload.labels[:0] if self.keeps_labels else upload.labels)
+        labels = narrowed(upload.labels if self._sends_labels else upload.labels[:0])
         ids = narrowed(upload.ids)
         buffers = [*encoded.buffers, to_bytes(labels), to_bytes(ids)]
         if upload.random_state is not None:

@@ -230,6 +230,9 @@ class Trainer:
         score = evaluate(path, self._test.epoch(self._epoch), epoch=self._epoch, window=self._plan.window)
         self.recorder.epoch(self._epoch, score)
         trained = self.recorder.trained
+        if not self.recorder.judges:
+            log.info("epoch %d/%d: training loss %.4f", self._epoch + 1, self._plan.epochs, trained.loss)
+            return
         log.info(
             "epoch %d/%d: training loss %.4f, accuracy %.2f %%; held-out loss %.4f, accuracy %.2f %% (%d samples)",
             self._epoch + 1,

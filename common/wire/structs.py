@@ -69,9 +69,16 @@ class Job(Struct, frozen=True):
     frozen: int = 0
     """Index of the cut point before which nothing is trained, and all computes as in evaluation."""
     labels: str = "cloud"
-    """Where the loss is computed; at the ``edge`` labels never leave it, and the outputs come down instead."""
+    """Where the loss is computed; at the ``edge`` labels never leave it, and the outputs come down instead. Of several
+    parties, those without labels have them ``elsewhere``."""
     weights: str = ""
     """What the model starts from, where that is not the seed alone: equal where both sides start from the same."""
+    group: str = ""
+    """What the parties that train one model together agreed to be called; empty for an edge with a model of its own."""
+    party: int = 0
+    """Which of them this is, from 0."""
+    parties: int = 0
+    """How many there are; 0 for an edge with a model of its own."""
 
 
 class Resume(Struct, frozen=True, array_like=True):
