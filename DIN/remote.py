@@ -49,9 +49,9 @@ def train_party(
     else:
         folder = options.resume
         plan = _plan(options, clicks, _saved(folder), "")
-    plan.prepared.graph.forget_weights()
-    give_back()
     with running(plan, options, folder) as trainer:
+        plan.prepared.graph.forget_weights()  # what is not in the head is the server's to keep
+        give_back()
         under_way = max(plan.job.stale_it, options.queue_limit) + 1
         largest = largest_frame(plan.prepared.graph, plan.job)
         journey = Journey(cloud, largest, options.queue_limit, under_way, options.reconnect_s)

@@ -123,7 +123,8 @@ class PartyData:
     @property
     def users(self) -> Numbers:
         """int64 (N,), of each held-out sample."""
-        return self.clicks.keys[self.test.places, 0]
+        users: Numbers = self.clicks.keys[self.test.places, 0]
+        return users
 
 
 def aligned(clicks: Clicks, roll: Roll, marks: Marks, own: slice, *, labelled: bool) -> PartyData:

@@ -185,7 +185,8 @@ def running(plan: PartyPlan, options: JobOptions, folder: Path) -> Iterator[Trai
 def _stores(plan: PartyPlan, folder: Path) -> tuple[CheckpointStore, CheckpointStore]:
     """Checkpoints of a party's head, and of the tail's half in the same process."""
     keep = kept_checkpoints(plan.job.stale_it) + plan.job.parties
-    return tuple(CheckpointStore(folder / CHECKPOINTS / side, keep, log.warning) for side in ("edge", "cloud"))
+    edge, cloud = (CheckpointStore(folder / CHECKPOINTS / side, keep, log.warning) for side in ("edge", "cloud"))
+    return edge, cloud
 
 
 def _go_back(stores: Sequence[tuple[CheckpointStore, CheckpointStore]]) -> State:
@@ -211,6 +212,7 @@ def _of_others(error: BaseException) -> bool:
 
 
 def facts_of(plan: PartyPlan, options: JobOptions) -> dict[str, Any]:
+    """What only the planner of a run knows of it, for its summary."""
     job = plan.job
     return {
         "model": job.model,

@@ -1,4 +1,4 @@
-"""Several parties that train one model: equal to the joint model, over a network as without, whatever samples they have."""
+"""Several parties that train one model: equal to the joint model, with a network or without, whatever their samples."""
 
 from functools import partial
 from pathlib import Path
@@ -72,7 +72,7 @@ SETTINGS: list[dict[str, Any]] = [
 def test_over_a_network_it_is_the_same(tmp_path: Path, setting: dict[str, Any]) -> None:
     expected = here(tmp_path / "here", **setting)
     names = [letter(each) for each in range(setting.get("parties", 2))]
-    with serving(tmp_path / "server", recipes=RECIPES) as server:
+    with serving(tmp_path / "server", recipes=RECIPES, away_s=20) as server:
         runs = together(*(partial(party, server, tmp_path, name, **setting) for name in names))
     same(runs, expected)
     owner = runs[names.index(setting.get("label_owner", "B"))]
@@ -90,7 +90,7 @@ def test_samples_are_matched_by_id(tmp_path: Path) -> None:
     a, b = whole.taken(missing), whole
     same(here(tmp_path / "one", [a, b]), expected)
     same(here(tmp_path / "other", [b, a]), expected)
-    with serving(tmp_path / "server", recipes=RECIPES) as server:
+    with serving(tmp_path / "server", recipes=RECIPES, away_s=20) as server:
         runs = together(
             partial(party, server, tmp_path, "A", a, salt="s" * 20),
             partial(party, server, tmp_path, "B", b, salt="s" * 20),

@@ -59,7 +59,7 @@ def make_clicks(name: str, ratings: Ratings) -> Clicks:
     first = np.searchsorted(users, users, side="left")  # of the user's ratings
     number = np.searchsorted(users, users, side="right") - first
     # Liked films stand one behind the other in one list; a sample's history is a stretch of it.
-    before = np.cumsum(liked) - liked
+    before: Numbers = np.cumsum(liked) - liked
     begin = np.maximum(before[first], before - HISTORY)
     places = begin[:, None] + np.arange(HISTORY)
     filled = places < before[:, None]

@@ -72,6 +72,6 @@ def agree(announced: Sequence[Announcement], decider: int) -> list[Marks]:
     return marks
 
 
-def _rows(ids: Ids) -> npt.NDArray[np.complex128]:
+def _rows(ids: Ids) -> npt.NDArray[np.void]:
     """Each id as one value that can be sorted and compared."""
     return np.ascontiguousarray(ids).view(np.dtype([("high", ">u8"), ("low", ">u8")])).reshape(-1)

@@ -22,7 +22,8 @@ from common.wire.tcp import Connection, Received, expect
 log = logging.getLogger(__name__)
 
 _BEAT_S = 1.0
-_LIMITS = Limits(header_bytes=1 << 16, body_bytes=MAX_IDS * (ID_BYTES + 1))
+_PADDING = 1 << 10  # that a frame's buffers may have between them
+_LIMITS = Limits(header_bytes=1 << 16, body_bytes=MAX_IDS * (ID_BYTES + 1) + _PADDING)
 _SALT_BYTES = 16
 
 
@@ -193,7 +194,7 @@ def align(
         count = len(announcement.ids)
         if count > MAX_IDS:
             raise ProtocolError(f"{count} samples are announced; {MAX_IDS} are the most")
-        connection.set_limits(Limits(body_bytes=count))
+        connection.set_limits(Limits(body_bytes=count + _PADDING))
         connection.send(Identities(count), [announcement.ids.tobytes(), announcement.held_out.tobytes()])
         while (received := connection.receive()) and expect(received.frame, Aligned).missing:
             continue

@@ -16,6 +16,7 @@ from common.training.prepare import Prepared, largest_body, make_head, make_tail
 from common.wire.framing import Frame, FrameReader, feed, pack
 from common.wire.messages import (
     PROTOCOL,
+    Aligned,
     Attach,
     Attached,
     Average,
@@ -27,9 +28,12 @@ from common.wire.messages import (
     Error,
     Finish,
     Finished,
+    Identities,
     Measure,
     Measured,
+    Meet,
     Message,
+    Met,
     Move,
     Moved,
     Open,
@@ -156,6 +160,9 @@ def session_frames(setting: Setting) -> list[tuple[Message, list[bytes]]]:
         Welcome(bytes(32)),
         Open(PROTOCOL, "tandem 0.1", setting.job, 8),
         Opened("0123abcd", bytes(16), "tandem 0.1", ("a note",)),
+        Meet(PROTOCOL, "tandem 0.1", "a run", 0, 2, 1, bytes(16)),
+        Met((1,), bytes(16)),
+        Aligned((), "0123abcd"),
         Ping(7, 300),
         Pong(7, 1.5, 0.25, 300),
         Attach("0123abcd", b"", 0),
@@ -175,6 +182,7 @@ def session_frames(setting: Setting) -> list[tuple[Message, list[bytes]]]:
     states = (move, Moved(pieces), Checkpointed(pieces), Average(pieces), Averaged(2, pieces))
     moving = [Outgoing(each, buffers) for each in states]
     turning = [Outgoing(each, outputs.buffers) for each in turns]
-    every = (up, down, *moving, *turning)
+    announcing = Outgoing(Identities(BATCH_SIZE), (bytes(16 * BATCH_SIZE), bytes(BATCH_SIZE)))
+    every = (up, down, *moving, *turning, announcing)
     with_buffers = [(each.message, [bytes(b) for b in each.buffers]) for each in every]
     return [*((message, []) for message in alone), *with_buffers]
