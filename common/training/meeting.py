@@ -201,7 +201,7 @@ def align(
         aligned, buffers = expect(received.frame, Aligned), received.frame.buffers
         if len(buffers) != 1 or len(buffers[0]) != count:
             raise ProtocolError(f"marks of {sum(map(len, buffers))} samples came; {count} were announced")
-        return aligned.group, np.frombuffer(bytes(buffers[0]), np.uint8)
+        return aligned.group, np.frombuffer(bytes(buffers[0]), np.uint8).copy()
 
 
 def _check(request: Meet) -> None:
