@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from common.errors import ConnectionLost, SessionGone, TandemError
+from common.errors import ConnectionLost, PeerError, SessionGone, TandemError
 from common.naming import printable
 from common.records import write_json
 from common.training.duplex import Duplex
@@ -185,7 +185,7 @@ class Hosted:
                 log.info("session %s finished: %d steps", self.name, self.progress.answered)
             else:
                 self._warn(error)
-        except SessionGone as error:
+        except (SessionGone, PeerError) as error:  # an edge that fell may be started again
             self._warn(error)
         except TandemError as error:
             self._fail(str(error))
