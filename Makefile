@@ -3,10 +3,11 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: help env demo test test-fast test-zoo lint format bench clean
+.PHONY: help env demo demo-din test test-fast test-zoo lint format bench clean
 
 help:
 	@echo "make demo       train one model on two sides of an emulated link, serially and pipelined (2-3 minutes)"
+	@echo "make demo-din   two owners of history and a server train one model; then the same in one process (a minute)"
 	@echo "make test       format, lint, types, and all tests (about 4 minutes)"
 	@echo "make test-fast  the fast tests only (under a minute)"
 	@echo "make test-zoo   cut 171 public models everywhere and compare (two hours); needs timm, ultralytics, transformers"
@@ -23,6 +24,9 @@ env: .venv/made
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) --editable '.[dev]'
 	@touch $@
+
+demo-din: env
+	$(BIN)/python -m DIN.demo
 
 demo: env
 	$(BIN)/python -m discriminative.demo

@@ -3,12 +3,22 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from common.errors import UsageError
-from discriminative.options import RunOptions
 
-Options = TypeVar("Options", bound=RunOptions)
+
+class Resumable(Protocol):
+    """The options of a run that can be gone on with; a dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def resume(self) -> Path | None:
+        """The run's folder."""
+
+
+Options = TypeVar("Options", bound=Resumable)
 
 _CONFIG = "config.json"
 _OF_THE_MOMENT = frozenset(
@@ -16,6 +26,7 @@ _OF_THE_MOMENT = frozenset(
         *("resume", "ip", "port", "hyperport", "security", "insecure", "reconnect_s", "on_disconnect"),
         *("device", "threads", "workers", "queue_limit", "codec_memory_mb", "run_dir", "data_path", "debug"),
         *("meter", "watts", "meter_interval_ms"),
+        *("portA", "portB", "dataset_path"),
     }
 )
 """Options that change nothing of what is trained: they are this command line's."""

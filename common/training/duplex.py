@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Generic, TypeVar
 
-from common.errors import ConnectionLost, PeerError, ProtocolError, TandemError
+from common.errors import ConnectionLost, PeerError, ProtocolError, SessionGone, TandemError
 from common.training.channel import Channel, Closed
 from common.training.kept import Parts
 from common.training.line import Line
@@ -191,4 +191,6 @@ def _last_words(error: BaseException) -> Error | None:
     if isinstance(error, KeyboardInterrupt):
         return Error("failed", "it was interrupted by its user")
     text = str(error) if isinstance(error, TandemError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, SessionGone):
+        return Error("gone", text)
     return Error("protocol" if isinstance(error, ProtocolError) else "failed", text)

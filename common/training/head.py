@@ -60,6 +60,7 @@ class Head:
         stash: keep graph and weights of each forward pass instead, at any K: the gradient is that of the weights then.
         seed: of the run; dropout masks of step t are a function of (seed, t).
         objective: loss and number of right answers, where the labels stay at this side.
+        sends_labels: whether labels go up; not where they stay at this side, nor where another party has them.
         delay: what is done about gradients being late.
         auxiliary: trains the part by a loss of its own, but for the steps that wait for the cloud's gradient.
         cache: what the cloud keeps of activations, of a head that trains nothing.
@@ -83,6 +84,7 @@ class Head:
         stale_it: int,
         seed: int,
         objective: Objective | None = None,
+        sends_labels: bool = True,
         delay: Delay = NO_CORRECTION,
         auxiliary: Auxiliary | None = None,
         cache: CacheIndex | None = None,
@@ -107,6 +109,7 @@ class Head:
         self._seed = seed
         self._objective = objective
         self._evaluations_answered = evaluations_answered
+        self._sends_labels = sends_labels and objective is None
         self._delay = delay
         self._taylor = (taylor or codec_up.spec.taylor) and not codec_up.is_exact
         self._auxiliary, self._cache = auxiliary, cache
@@ -163,7 +166,7 @@ class Head:
     def encode(self, upload: Upload) -> Outgoing:
         """The message of an upload."""
         encoded, views = self._encode_tensors(upload)
-        labels = narrowed(upload.labels[:0] if self.keeps_labels else upload.labels)
+        labels = narrowed(upload.labels if self._sends_labels else upload.labels[:0])
         ids = narrowed(upload.ids)
         buffers = [*encoded.buffers, to_bytes(labels), to_bytes(ids)]
         if upload.random_state is not None:

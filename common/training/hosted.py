@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from common.errors import ConnectionLost, SessionGone, TandemError
+from common.errors import ConnectionLost, PeerError, SessionGone, TandemError
 from common.naming import printable
 from common.records import write_json
 from common.training.duplex import Duplex
@@ -171,7 +171,8 @@ class Hosted:
         if comes_back:
             log.info("session %s: %s; it may come back within %.0f s", self.name, printable(str(error)), self._away_s)
         if not line.await_adoption(self._away_s):
-            raise ConnectionLost(f"{error}; it did not come back within {self._away_s:g} s")
+            self._fail(words := f"{error}; it did not come back within {self._away_s:g} s")
+            raise ConnectionLost(words)
         if comes_back and not line.ended:
             log.info("session %s: %s is back", self.name, line.peer)
 
@@ -184,9 +185,13 @@ class Hosted:
                 log.info("session %s finished: %d steps", self.name, self.progress.answered)
             else:
                 self._warn(error)
-        except TandemError as error:
+        except (SessionGone, PeerError) as error:  # an edge that fell may be started again
             self._warn(error)
-        except Exception:
+        except TandemError as error:
+            self._fail(str(error))
+            self._warn(error)
+        except Exception as error:
+            self._fail(f"{type(error).__name__}: {error}")
             log.exception("session %s failed after %d steps", self.name, self.progress.answered)
         finally:
             self.ended = True
@@ -197,6 +202,11 @@ class Hosted:
                 if self._control is not None:
                     self._control.shut()
             self._place.ended(self)
+
+    def _fail(self, why: str) -> None:
+        """Tell those that this session's party trains with."""
+        if self.station.seat is not None:
+            self.station.seat.fail(why)
 
     def _warn(self, error: TandemError) -> None:
         words = f"session {self.name} ended after {self.progress.answered} steps: {error}"
@@ -223,7 +233,8 @@ class Hosted:
             station.store.clear()  # its edge has said that it has all
 
     def _act(self, item: Arrived) -> Leaving:
-        if isinstance(item, Averaging):  # it waits for others, who need the place meanwhile
+        if isinstance(item, Averaging) or self.station.seat is not None:
+            # It waits for others, who need the place meanwhile.
             return self.station.act(item)
         with self.station.turns, self._place.turns:
             return self.station.act(item)

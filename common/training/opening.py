@@ -5,6 +5,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,10 +18,12 @@ from common.errors import JobRefused, SessionGone
 from common.naming import printable
 from common.partition.steps import state_of
 from common.profiling.rows import Measured as Profiled
-from common.training.checkpoint import CheckpointStore, kept_checkpoints
+from common.training.checkpoint import CheckpointStore, kept_checkpoints, read_facts
 from common.training.directions import make_cloud_half
 from common.training.exchange import Objective
+from common.training.gathering import Comer, Gatherings
 from common.training.hosted import Hosted, Place
+from common.training.joint import Joint, Seat, drawn, make_joint
 from common.training.kept import Parts
 from common.training.part_state import State, unflat
 from common.training.prepare import STATE_COPIES, Prepared, kept_bytes, largest_body, largest_frame, prepare
@@ -49,6 +52,8 @@ class Recipe:
 
     build: Callable[[Job], nn.Module]
     objective: Objective
+    top: Callable[[Job], nn.Module] | None = None
+    """Of workloads of several parties: what takes the outputs of all."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,8 @@ class Opener:
     run_dir: Path
     place: Place
     groups: Groups
+    gatherings: Gatherings
+    """Of runs of several parties."""
 
     def open(self, request: Open) -> tuple[Hosted, tuple[str, ...]]:
         """A new session, or one that goes on from a checkpoint; and sentences for the edge's user.
@@ -94,16 +101,19 @@ class Opener:
                 )
             name, key = request.resume.session, request.resume.key
             folder = self._folder_of(name)
-        store = CheckpointStore(
-            folder / "checkpoints", kept_checkpoints(min(job.stale_it, request.window)), partial(_could_not, name)
-        )
-        if request.resume is not None:
+        keep = kept_checkpoints(min(job.stale_it, request.window)) + job.parties
+        store = CheckpointStore(folder / "checkpoints", keep, partial(_could_not, name))
+        seat = None
+        if job.parties:
+            seat, received = self._sit(prepared, request, store)
+        elif request.resume is not None:
             received = _newest_common(store, request.resume)
+        if request.resume is not None:
             tensors, facts = store.read(received, TailFacts)
             job = _same_job(facts, request)
             store.forget_behind(received)
             state = unflat(tensors, "tail/")
-        station, leave = self._station(prepared, job, name, key, store, received, state)
+        station, leave = self._station(prepared, job, name, key, store, received, state, seat)
         kept: list[Parts] = []
         if facts is not None:
             station.load(tensors, facts)
@@ -171,6 +181,7 @@ class Opener:
         store: CheckpointStore,
         received: int,
         state: State | None,
+        seat: Seat | None,
     ) -> tuple[Station, Callable[[], None]]:
         """The station of a session, and what to call at its end."""
         make = partial(
@@ -181,9 +192,14 @@ class Opener:
             memory_mb=self.codec_memory_mb,
         )
         timer = busy_timer(self.device)
-        if self.groups.share is Share.NONE:
+        if seat is not None:
+            make = partial(make, common=seat.joint.tail)
+            station = Station(prepared.graph, job, make, timer, store=store, key=key, received=received)
+            station.seat = seat
+            leave: Callable[[], None] = seat.leave
+        elif self.groups.share is Share.NONE:
             station = Station(prepared.graph, job, make, timer, store=store, key=key, received=received, state=state)
-            leave: Callable[[], None] = _nothing
+            leave = _nothing
         else:
             group, leave = self.groups.join(name, job)
             try:
@@ -199,6 +215,22 @@ class Opener:
                 station.turns = group.turns
         prepared.graph.forget_weights()  # the head's are the edge's to keep
         return station, leave
+
+    def _sit(self, prepared: Prepared, request: Open, store: CheckpointStore) -> tuple[Seat, int]:
+        """The place of a party at the tail that it shares with others, which it waits for; and its checkpoint."""
+        job, resume = request.job, request.resume
+        if self.groups.share is not Share.NONE:
+            raise JobRefused("several parties train one model; a server with --share does not serve them")
+        checkpoints: dict[int, int] | None = None
+        if resume is not None:
+            checkpoints = {}
+            for number in sorted(set(store.numbers()) & set(resume.checkpoints)):
+                facts = read_facts(store.folder, number, TailFacts)
+                _same_job(facts, request)
+                checkpoints[facts.next_step] = number
+        return self.gatherings.sit(
+            Comer(prepared, job, checkpoints, lambda number: unflat(store.read(number, TailFacts)[0], "tail/"))
+        )
 
     @staticmethod
     def _body(prepared: Prepared, job: Job) -> int:
@@ -216,6 +248,25 @@ class Opener:
         if not found:
             raise SessionGone(f"there is no checkpoint of session {printable(name, 64)!r} in {self.run_dir}")
         return found[-1]
+
+
+def joint_maker(
+    recipes: Mapping[str, Recipe], device: str, turns: AbstractContextManager[object]
+) -> Callable[[list[Comer], State | None], Joint]:
+    """Makes the tail of several parties' runs."""
+
+    def make(comers: list[Comer], state: State | None) -> Joint:
+        job = comers[0].job
+        recipe = recipes[job.workload]
+        if recipe.top is None:
+            raise JobRefused(f"{job.workload} is no workload of several parties")
+        top = drawn(partial(recipe.top, job), job.seed)
+        parties = [(each.prepared, each.job) for each in comers]
+        tail = make_joint(parties, top, recipe.objective, device=device, state=state)
+        owner = next(each.job.party for each in comers if each.job.labels == "edge")
+        return Joint(tail, job.parties, owner, busy_timer(device), turns=turns)
+
+    return make
 
 
 def _newest_common(store: CheckpointStore, resume: Resume) -> int:

@@ -25,10 +25,12 @@ class Preset:
     milestones: tuple[int, ...] = ()
     """Epochs (from 0) at whose start the rate is multiplied by ``factor``."""
     factor: float = 1.0
+    decay: float = 1.0
+    """Factor of the rate from each epoch to the next, besides."""
 
     def rate(self, epoch: int) -> float:
         """Learning rate of an epoch, as a part of the first epoch's."""
-        return self.factor ** sum(epoch >= each for each in self.milestones)
+        return self.factor ** sum(epoch >= each for each in self.milestones) * self.decay**epoch
 
 
 PRESETS = {
@@ -38,6 +40,7 @@ PRESETS = {
     "tinyimagenet": Preset(partial(Adam, weight_decay=1e-3), 8e-5, (3, 20), 0.5),
     "imdb": Preset(Adam, 1e-3),
     "chairs": Preset(partial(Adam, eps=1e-6), 5e-4),
+    "din": Preset(SGD, 0.1, decay=0.1),
 }
 
 

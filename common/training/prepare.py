@@ -119,7 +119,7 @@ def make_head(
         auxiliary = make_auxiliary(graph, job, objective, find_preset(job.optim), device, state or {})
     head = Head(
         part,
-        _updater(part, job, device, state),
+        updater_of(part, job, device, state),
         *_codecs(graph, job, memory_mb),
         gradients_wanted=graph.gradients_wanted(job.cut),
         groups=graph.groups(job.cut, training=True),
@@ -128,6 +128,7 @@ def make_head(
         stale_it=job.stale_it,
         seed=job.seed,
         objective=objective if job.labels == "edge" and job.direction == "up" else None,
+        sends_labels=job.labels == "cloud",
         evaluations_answered=job.direction == "up",
         delay=delay,
         auxiliary=auxiliary,
@@ -173,7 +174,7 @@ def make_tail(
         part, updater = common.part, common.updater
     else:
         _, part = graph.parts(job.cut)
-        updater = _updater(part, job, device, state)
+        updater = updater_of(part, job, device, state)
         _guard(part, graph, job.cut)
     return Tail(
         part,
@@ -224,7 +225,7 @@ def _inputs_crossing(graph: Graph, cut: int, *, training: bool) -> list[int]:
     return [i for i, leaf in enumerate(graph.crossing(cut, training=training)) if leaf in inputs]
 
 
-def _updater(part: nn.Module, job: Job, device: str, state: State | None) -> Updater:
+def updater_of(part: nn.Module, job: Job, device: str, state: State | None) -> Updater:
     """Put a part's state in place, and the part on its device; its optimizer, where that has left off."""
     if state is not None:
         put_values(part, state)

@@ -30,6 +30,7 @@ from common.training.weights import WeightsLog
 log = logging.getLogger(__name__)
 
 WARM_UP_STEPS = 5
+_OWN = ("epoch", "wall_s", "train_loss", "train_accuracy", "loss", "accuracy")
 
 
 class _Means(msgspec.Struct):
@@ -102,6 +103,10 @@ class Recorder:
         """What of the plan may change from step to step, for the steps' rows."""
         self.link: Callable[[], Context] | None = None
         """What is known of the link now, of a run that has one."""
+        self.judges = True
+        """Whether what is held out is judged here; not by a party whose labels are elsewhere."""
+        self.measures: Callable[[], Mapping[str, float | None]] = dict
+        """What is measured behind each evaluation besides loss and accuracy, for the epoch's row and the summary."""
         self.metered = Metered(NullMeter(), None)
         """What the run takes of its machine."""
 
@@ -219,13 +224,14 @@ class Recorder:
             "wall_s": round(self._wall_s(), 3),
             "train_loss": self.trained.loss,
             "train_accuracy": self.trained.accuracy,
-            "loss": score.loss,
-            "accuracy": score.accuracy,
+            "loss": score.loss if self.judges else None,
+            "accuracy": score.accuracy if self.judges else None,
+            **self.measures(),
         }
         self._epochs.add(self.last_epoch)
         self._metrics.flush()
-        for name in ("train_loss", "train_accuracy", "loss", "accuracy"):
-            if (value := self.last_epoch[name]) is not None:
+        for name, value in self.last_epoch.items():
+            if name not in ("epoch", "wall_s") and value is not None:
                 self._board.add_scalar(f"epoch/{name}", value, number)
         if self._weights is not None:
             self._weights.epoch(number, self._board)
@@ -260,6 +266,7 @@ class Recorder:
             "accuracy": self.last_epoch.get("accuracy"),
             "loss": self.last_epoch.get("loss"),
             "train_loss": self.last_epoch.get("train_loss"),
+            **{name: value for name, value in self.last_epoch.items() if name not in _OWN},
             "step_time_s": step_time_s,
             "stages_s": stages,
             "limit_s": limit_s,

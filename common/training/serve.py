@@ -3,8 +3,9 @@
 import contextlib
 import logging
 import os
+import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,18 @@ from common.codec.limit import DEFAULT_MB, mebibytes
 from common.errors import ConnectionLost, JobRefused, PeerSilent, ProtocolError, SessionGone
 from common.naming import printable
 from common.records import check_run_dir, software_version
-from common.training.acceptor import Acceptor, Admission
+from common.training.acceptor import Acceptor, Admission, Serve
+from common.training.gathering import LONGEST_WAIT_S, Gatherings
 from common.training.hosted import AWAY_S, Hosted, Place
-from common.training.opening import Opener, Recipe
+from common.training.meeting import Meetings
+from common.training.opening import Opener, Recipe, joint_maker
 from common.training.probing import answer
 from common.training.profiles import packed
 from common.training.session import check_open
 from common.training.sharing import Groups, Share
 from common.training.turns import Turns
 from common.wire.admission import ServerSecurity
-from common.wire.messages import Attach, Attached, Measure, Measured, Open, Opened
+from common.wire.messages import Attach, Attached, Measure, Measured, Meet, Open, Opened
 from common.wire.structs import Resume
 from common.wire.tcp import CONTROL_LIMITS, Connection, expect, listen
 
@@ -52,6 +55,7 @@ class Server:
         away_s: how long a session waits for its edge to come back.
         share: what sessions of the same job have in common.
         clients: sessions that must be there before the first mean of ``share`` average.
+        more_ports: further training ports; 0 takes free ones.
     """
 
     def __init__(
@@ -72,24 +76,28 @@ class Server:
         away_s: float = AWAY_S,
         share: Share = Share.NONE,
         clients: int = 1,
+        more_ports: Sequence[int] = (),
     ) -> None:
         place = Place(Turns(default_places(device)), queue_limit, away_s, self._forget)
         self._groups = Groups(share, clients)
-        self._opener = Opener(recipes, pinned, device, codec_memory_mb, run_dir, place, self._groups)
+        wait_s = min(away_s, LONGEST_WAIT_S)
+        gatherings = Gatherings(joint_maker(recipes, device, place.turns), wait_s)
+        self._meetings = Meetings(gatherings.allow, away_s)
+        self._opener = Opener(recipes, pinned, device, codec_memory_mb, run_dir, place, self._groups, gatherings)
         self._max_sessions = max_sessions
         self._places = threading.Semaphore(max_sessions)
         self._sessions: dict[str, Hosted] = {}
         self._lock = threading.Lock()
         check_run_dir(run_dir)
-        training = listen(ip, port, what="--port")
-        try:
-            control = listen(ip, hyperport, what="--hyperport")
-        except ConnectionLost:
-            training.close()
-            raise
-        self.port: int = training.getsockname()[1]
+        with contextlib.ExitStack() as stack:
+            training = [stack.enter_context(listen(ip, each, what="--port")) for each in (port, *more_ports)]
+            control = stack.enter_context(listen(ip, hyperport, what="--hyperport"))
+            stack.pop_all()
+        self.port, *others = [each.getsockname()[1] for each in training]
+        self.more_ports: tuple[int, ...] = tuple(others)
         self.hyperport: int = control.getsockname()[1]
-        listeners = {training: self._serve_training, control: self._serve_control}
+        listeners: dict[socket.socket, Serve] = {control: self._serve_control}
+        listeners |= dict.fromkeys(training, self._serve_training)
         self._acceptor = Acceptor(listeners, security, admission)
 
     def serve(self) -> None:
@@ -110,6 +118,9 @@ class Server:
         connection.set_deadline(None)
         if isinstance(frame.message, Measure):
             self._measure(connection, frame.message)
+            return
+        if isinstance(frame.message, Meet):
+            self._meet(connection, frame.message)
             return
         if isinstance(frame.message, Attach):
             session = self._find(frame.message)
@@ -140,6 +151,15 @@ class Server:
         with contextlib.suppress(ConnectionLost):  # it closes when it has measured the link as well
             while True:
                 answer(connection, connection.receive())
+
+    def _meet(self, connection: Connection, request: Meet) -> None:
+        """Bring one of several parties together with the others."""
+        if not self._places.acquire(blocking=False):
+            raise JobRefused(f"this server has {self._max_sessions} sessions, its most; try again later")
+        try:
+            self._meetings.serve(connection, request)
+        finally:
+            self._places.release()
 
     def _admit(self, connection: Connection, request: Open) -> Hosted:
         """Open a session, and tell its edge."""

@@ -8,6 +8,7 @@ from common.wire.messages import PROTOCOL, Activations, Gradients, Inputs, Measu
 MAX_BATCH_SIZE = 1 << 16
 MAX_CLASSES = 1 << 16
 MAX_SAMPLE_ELEMENTS = 1 << 24
+MAX_PARTIES = 64
 
 
 def check_open(request: Open | Measure) -> None:
@@ -18,14 +19,20 @@ def check_open(request: Open | Measure) -> None:
             f"{PROTOCOL}; install the same version of Tandem on both machines"
         )
     job = request.job
-    if job.labels not in ("cloud", "edge"):
-        raise JobRefused(f"labels are to be at {job.labels!r}; it is cloud or edge")
+    if job.labels not in ("cloud", "edge", "elsewhere"):
+        raise JobRefused(f"labels are to be at {job.labels!r}; it is cloud, edge or elsewhere")
     if job.gradients not in ("cloud", "local"):
         raise JobRefused(f"gradients are to be {job.gradients!r}; it is cloud or local")
     if job.direction not in ("up", "down"):
         raise JobRefused(f"activations are to go {job.direction!r}; it is up or down")
     if job.direction == "down" and job.labels != "edge":
         raise JobRefused("with the head at the cloud, what the loss compares with is at the edge")
+    if job.parties and (job.direction != "up" or job.gradients != "cloud" or job.kept):
+        raise JobRefused("several parties train one model with heads of their own, and by its gradients alone")
+    if not 0 <= job.parties <= MAX_PARTIES or not 0 <= job.party < max(job.parties, 1):
+        raise JobRefused(f"party {job.party} of {job.parties} asks; they count from 0, and {MAX_PARTIES} are the most")
+    if (job.labels == "elsewhere") > (job.parties > 0):
+        raise JobRefused("labels are elsewhere only where several parties train one model")
     elements = 1
     for size in job.input_shape:
         elements *= max(size, 0)

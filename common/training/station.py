@@ -21,6 +21,7 @@ from common.partition.steps import state_of
 from common.training.checkpoint import CheckpointStore, PendingStep, under
 from common.training.cloud_head import CloudHead, TimedCloudHead
 from common.training.exchange import AS_IT_IS, Answer, Asked, Forwarded, Returned, Upload
+from common.training.joint import Seat
 from common.training.kept import Parts
 from common.training.part_state import (
     State,
@@ -167,6 +168,8 @@ class Station:
         """Held while it acts; a tail in common is one session's at a time."""
         self.together: Callable[[State, State], tuple[State, State, int]] | None = None
         """(head, tail) -> their means with those of other sessions, and of how many."""
+        self.seat: Seat | None = None
+        """At a tail that several parties share, each with a head of its own; what it does waits for the others."""
 
     def decode(self, received: Received) -> Arrived:
         """What a frame is about.
@@ -191,10 +194,8 @@ class Station:
 
     def act(self, item: Arrived) -> Leaving:
         """Do it."""
-        if isinstance(item, (Upload, Asked, Answer)):
-            return self._timed.act(item)
-        if isinstance(item, Returned):
-            return self._timed.turn(item)
+        if isinstance(item, (Upload, Asked, Answer, Returned)):
+            return self._compute(item)
         if isinstance(item, Snapshot):
             item.state = copied(state_of_part(self.tail.part, self.tail.updater))
             if isinstance(self.tail, CloudHead):
@@ -204,7 +205,14 @@ class Station:
             return self._move(item)
         if isinstance(item, Averaging):
             return self._average(item)
+        if self.seat is not None:
+            self.seat.finish()
         return Finished(self._timed.digests())
+
+    def _compute(self, item: Upload | Asked | Answer | Returned) -> Leaving:
+        if isinstance(item, (Upload, Returned)) and self.seat is not None:
+            return self.seat.act(item)
+        return self._timed.turn(item) if isinstance(item, Returned) else self._timed.act(item)
 
     def encode(self, item: Leaving) -> Parts:
         """The frame that answers."""
@@ -260,7 +268,7 @@ class Station:
         """Cut elsewhere; where that cannot be, all stays as it is, and the edge is told why."""
         message = item.message
         came = _state(message.pieces, item.buffers)
-        if self.together is not None:
+        if self.together is not None or self.seat is not None:
             return Moved(refusal="what several edges train together is not moved"), {}
         job = msgspec.structs.replace(
             self.job,

@@ -235,6 +235,9 @@ class Trainer:
         score = evaluate(path, self._test.epoch(self._epoch), epoch=self._epoch, window=self._plan.window)
         self.recorder.epoch(self._epoch, score)
         trained = self.recorder.trained
+        if not self.recorder.judges:
+            log.info("epoch %d/%d: training loss %.4f", self._epoch + 1, self._plan.epochs, trained.loss)
+            return
         words = (self._epoch + 1, self._plan.epochs, trained, score, score.count)
         log.info("epoch %d/%d: training %s; held-out %s (%d samples)", *words)
         if self.plateau is not None:

@@ -74,6 +74,52 @@ class Measured(Struct, frozen=True, tag="measured"):
     """Two texts as a JSON array, packed by zlib: the table, and what it is about (``docs/planning.md``)."""
 
 
+class Meet(Struct, frozen=True, tag="meet"):
+    """Edge -> cloud, first on the control port: one of several parties looks for the others. Answered by `Met`."""
+
+    protocol: int
+    software: str
+    run: str
+    """What its user calls the run; the same at all parties."""
+    party: int
+    """Which one it is, from 0."""
+    parties: int
+    decider: int
+    """The party that says which samples are held out."""
+    salt: bytes
+    """For hashing ids, if it is the first party; empty where its user has given one to all parties."""
+
+
+class Met(Struct, frozen=True, tag="met"):
+    """Cloud -> edge, every second until all parties are there."""
+
+    missing: tuple[int, ...]
+    """The parties that are not there; none in the last one."""
+    salt: bytes = b""
+    """The first party's."""
+
+
+class Identities(Struct, frozen=True, tag="identities"):
+    """Edge -> cloud, behind the last `Met`: the samples of a party. Answered by `Aligned`.
+
+    Buffers: 16 bytes for each hashed id, each once; then a byte for each, 1 where the party would hold it out.
+    """
+
+    count: int
+
+
+class Aligned(Struct, frozen=True, tag="aligned"):
+    """Cloud -> edge, every second until all parties have sent theirs.
+
+    Buffers: in the last one, a byte for each id: 0 where another party lacks it, 1 for training, 2 for held out.
+    """
+
+    missing: tuple[int, ...]
+    """The parties whose ids are missing; none in the last one."""
+    group: str = ""
+    """What their jobs are to be called."""
+
+
 class Ping(Struct, frozen=True, tag="ping", omit_defaults=True):
     """Either way on the control port: answered at once by `Pong` with the same number.
 
@@ -290,6 +336,10 @@ Message: TypeAlias = (
     | Opened
     | Measure
     | Measured
+    | Meet
+    | Met
+    | Identities
+    | Aligned
     | Ping
     | Pong
     | Attach

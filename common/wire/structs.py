@@ -69,7 +69,8 @@ class Job(Struct, frozen=True):
     frozen: int = 0
     """Index of the cut point before which nothing is trained, and all computes as in evaluation."""
     labels: str = "cloud"
-    """Where the loss is computed; at the ``edge`` labels never leave it, and the outputs come down instead."""
+    """Where the loss is computed; at the ``edge`` labels never leave it, and the outputs come down instead. Of several
+    parties, those without labels have them ``elsewhere``."""
     gradients: str = "cloud"
     """What the head learns from: gradients of the ``cloud``, or a ``local`` loss, with which none are wanted."""
     align_every: int = 0
@@ -81,6 +82,12 @@ class Job(Struct, frozen=True):
     the tail with the loss and what it compares with."""
     weights: str = ""
     """What the model starts from, where that is not the seed alone: equal where both sides start from the same."""
+    group: str = ""
+    """What the parties that train one model together agreed to be called; empty for an edge with a model of its own."""
+    party: int = 0
+    """Which of them this is, from 0."""
+    parties: int = 0
+    """How many there are; 0 for an edge with a model of its own."""
 
     @property
     def activations_codec(self) -> str:

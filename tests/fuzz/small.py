@@ -17,6 +17,7 @@ from common.training.prepare import Prepared, largest_body, make_head, make_tail
 from common.wire.framing import Frame, FrameReader, feed, pack
 from common.wire.messages import (
     PROTOCOL,
+    Aligned,
     Applied,
     Attach,
     Attached,
@@ -29,10 +30,13 @@ from common.wire.messages import (
     Error,
     Finish,
     Finished,
+    Identities,
     Inputs,
     Measure,
     Measured,
+    Meet,
     Message,
+    Met,
     Move,
     Moved,
     Open,
@@ -159,6 +163,9 @@ def session_frames(setting: Setting) -> list[tuple[Message, list[bytes]]]:
         Welcome(bytes(32)),
         Open(PROTOCOL, "tandem 0.1", setting.job, 8),
         Opened("0123abcd", bytes(16), "tandem 0.1", ("a note",)),
+        Meet(PROTOCOL, "tandem 0.1", "a run", 0, 2, 1, bytes(16)),
+        Met((1,), bytes(16)),
+        Aligned((), "0123abcd"),
         Ping(7, 300),
         Pong(7, 1.5, 0.25, 300),
         Attach("0123abcd", b"", 0),
@@ -182,6 +189,7 @@ def session_frames(setting: Setting) -> list[tuple[Message, list[bytes]]]:
     images, ids = batch(0)[0], torch.arange(BATCH_SIZE)
     asked = Inputs(0, epoch=0, training=True, tensors=(spec_of(images),), ids=spec_of(ids))
     turning.append(Outgoing(asked, (to_bytes(images), to_bytes(ids))))
-    every = (up, down, *moving, *turning)
+    announcing = Outgoing(Identities(BATCH_SIZE), (bytes(16 * BATCH_SIZE), bytes(BATCH_SIZE)))
+    every = (up, down, *moving, *turning, announcing)
     with_buffers = [(each.message, [bytes(b) for b in each.buffers]) for each in every]
     return [*((message, []) for message in alone), *with_buffers]

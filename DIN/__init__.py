@@ -1,0 +1,1 @@
+"""Click prediction by owners of different parts of the same users' histories, and a server with the top model."""

@@ -1,0 +1,305 @@
+"""A tail that several parties share, each with a head of its own: one step of it for one upload of each.
+
+A step's uploads are of the same samples, so what one party uploads waits for the others'. Who comes last computes for
+all; each party's answer has the gradients of its own activations.
+"""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+
+import msgspec
+import torch
+from torch import Tensor, nn
+
+from common.errors import JobRefused, PartitionError, ProtocolError, SessionGone, TandemError
+from common.training.exchange import AS_IT_IS, Answer, Forwarded, Objective, Returned, Upload
+from common.training.part_state import State
+from common.training.prepare import Prepared, updater_of
+from common.training.randomness import one_at_a_time
+from common.training.tail import Tail
+from common.wire.structs import Job, TailTimes
+
+LabelsOf = Callable[[Upload], Tensor]
+"""The labels (B,) of an upload's samples, where the cloud has them."""
+
+
+class JointPart(nn.Module):
+    """What is left of each party's model behind its cut, and the top, which takes all their outputs.
+
+    Args:
+        rests: of each party.
+        counts: how many tensors come from each, in training and in evaluation.
+        top: takes the outputs of the first party, then those of the second, and so on.
+    """
+
+    def __init__(self, rests: Sequence[nn.Module], counts: Sequence[dict[bool, int]], top: nn.Module) -> None:
+        super().__init__()
+        self.rests = nn.ModuleList(rests)
+        self.top = top
+        self._counts = counts
+
+    def forward(self, *received: Tensor) -> Tensor:
+        """The outputs for the tensors of all parties, one party after the other."""
+        told: list[Tensor] = []
+        begin = 0
+        for rest, count in zip(self.rests, self._counts, strict=True):
+            end = begin + count[self.training]
+            outputs = rest(*received[begin:end])
+            told += [outputs] if isinstance(outputs, Tensor) else outputs
+            begin = end
+        outputs = self.top(*told)
+        if not isinstance(outputs, Tensor):
+            raise PartitionError(f"the top of parties has one tensor of outputs, not a {type(outputs).__name__}")
+        return outputs
+
+
+def make_joint(
+    parties: Sequence[tuple[Prepared, Job]],
+    top: nn.Module,
+    objective: Objective,
+    *,
+    device: str,
+    state: State | None = None,
+) -> Tail:
+    """The tail that parties share; its codecs are those of the parties' own tails, which are made with it in common.
+
+    Args:
+        parties: the traced model of each, and its job.
+        top: with its first weights.
+        objective: loss and right answers.
+        device: where it computes.
+        state: of the part and its optimizer, where it is not the first one.
+    """
+    rests = [prepared.graph.parts(job.cut)[1] for prepared, job in parties]
+    counts = [
+        {training: len(prepared.graph.crossing(job.cut, training=training)) for training in (True, False)}
+        for prepared, job in parties
+    ]
+    job = parties[0][1]
+    part = JointPart(rests, counts, top)
+    return Tail(
+        part,
+        updater_of(part, job, device, state),
+        AS_IT_IS,
+        AS_IT_IS,
+        objective=objective,
+        example=(),
+        evaluation_example=(),
+        example_size=1,
+        most_bytes=0,
+        batch_size=job.batch_size,
+        num_classes=job.num_classes,
+        labels_here=False,
+        seed=job.seed,
+        device=device,
+    )
+
+
+def drawn(make: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """A module with the seed's weights; torch's own random state stays as it was."""
+    with one_at_a_time, torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return make()
+
+
+def letter(party: int) -> str:
+    """What a party is called: A, B, ..., and numbers from 27 on."""
+    return chr(ord("A") + party) if party < 26 else str(party + 1)
+
+
+class Joint:
+    """Where the parties of a run meet, step by step. Each acts in a thread of its own.
+
+    Args:
+        tail: of `make_joint`.
+        parties: how many there are.
+        owner: the party that has the labels, to which the outputs go down; None where ``labels`` has them.
+        labels: the labels of an upload's samples.
+        timer: see `common.training.timed.busy_timer`.
+        turns: held while it computes.
+    """
+
+    def __init__(
+        self,
+        tail: Tail,
+        parties: int,
+        owner: int | None,
+        timer: Callable[[], Callable[[], float]],
+        *,
+        labels: LabelsOf | None = None,
+        turns: AbstractContextManager[object] | None = None,
+    ) -> None:
+        self.tail = tail
+        self._parties, self._owner, self._labels = parties, owner, labels
+        self._timer = timer
+        self._turns = turns or nullcontext()
+        self._uploads: dict[int, Upload] = {}
+        self._under_way: dict[int, Upload] = {}
+        self._ready: dict[int, Answer | Forwarded] = {}
+        self._awaits_owner = False
+        self._compute: tuple[float, float] = (0.0, 0.0)
+        self._finished: set[int] = set()
+        self._ended: TandemError | None = None
+        self._changed = threading.Condition()
+
+    @property
+    def ended(self) -> bool:
+        """Whether nobody can act here any more."""
+        return self._ended is not None or len(self._finished) == self._parties
+
+    def act(self, party: int, item: Upload | Returned) -> Answer | Forwarded:
+        """Bring a party's part of a step; what it gets for it, once all others have brought theirs.
+
+        Raises:
+            ProtocolError: it does not fit what the others have brought.
+            SessionGone: another party's session has ended; all go back to a checkpoint.
+            JobRefused: another party is gone for good.
+        """
+        with self._changed:
+            self._require_open()
+            try:
+                if isinstance(item, Returned):
+                    self._turn(party, item)
+                else:
+                    self._bring(party, item)
+            except TandemError as error:
+                self._end(JobRefused(f"party {letter(party)} broke the run: {error}"))
+                raise
+            self._changed.wait_for(lambda: party in self._ready or self._ended is not None)
+            if party not in self._ready:
+                self._require_open()
+            return self._ready.pop(party)
+
+    def finish(self, party: int) -> None:
+        """A party has had all of its answers."""
+        with self._changed:
+            self._finished.add(party)
+
+    def leave(self, party: int) -> None:
+        """A party's session has ended: the others go back to a checkpoint, where it has not finished."""
+        self._give_up(party, SessionGone(f"the session of party {letter(party)} has ended, and it is waited for"))
+
+    def fail(self, party: int, why: str) -> None:
+        """A party will not come back: the run is over."""
+        self._give_up(party, JobRefused(f"the run has lost party {letter(party)}: {why}"))
+
+    def _give_up(self, party: int, error: TandemError) -> None:
+        with self._changed:
+            if party not in self._finished:
+                self._end(error)
+
+    def _end(self, error: TandemError) -> None:
+        self._ended = self._ended or error
+        self._changed.notify_all()
+
+    def _require_open(self) -> None:
+        if self._ended is not None:
+            raise type(self._ended)(str(self._ended))
+
+    def _bring(self, party: int, upload: Upload) -> None:
+        if self._awaits_owner and party == self._owner:
+            raise ProtocolError("activations came where the gradients of the last outputs were due")
+        for other, its in self._uploads.items():
+            _require_same(upload, party, its, other)
+        if self._finished:
+            raise ProtocolError(f"party {letter(min(self._finished))} has finished, and more activations came")
+        self._uploads[party] = upload
+        if len(self._uploads) == self._parties:
+            self._step()
+            self._changed.notify_all()
+
+    def _step(self) -> None:
+        """All uploads of a step are there."""
+        self._under_way, self._uploads = self._uploads, {}
+        each = [self._under_way[party] for party in range(self._parties)]
+        joined = replace(
+            each[0],
+            tensors=tuple(tensor for upload in each for tensor in upload.tensors),
+            gradients_wanted=tuple(wanted for upload in each for wanted in upload.gradients_wanted),
+            random_state=None,  # each party draws its own
+        )
+        with self._turns:
+            start, stop = time.perf_counter(), self._timer()
+            if self._labels is not None:
+                answer = self.tail.step(replace(joined, labels=self._labels(joined)))
+                self._compute = (start, stop())
+                self._share(answer)
+                return
+            forwarded = self.tail.forward(joined)
+            self._compute = (start, stop())
+        if self._owner is None:
+            raise ProtocolError("no party has labels")
+        self._ready[self._owner] = replace(forwarded, times=self._times(self._owner))
+        self._awaits_owner = joined.training
+        if not joined.training:
+            # The others do not hear how good the scores are: only who has the labels knows.
+            unknown = Answer(joined.step, False, math.nan, 0, len(joined.ids), ())
+            for party in set(self._under_way) - {self._owner}:
+                self._ready[party] = replace(unknown, times=self._times(party))
+
+    def _turn(self, party: int, returned: Returned) -> None:
+        """The loss's gradients have come from who has the labels."""
+        if party != self._owner or not self._awaits_owner:
+            raise ProtocolError(f"gradients of the outputs of step {returned.step} came, which were not sent")
+        self._awaits_owner = False
+        with self._turns:
+            stop = self._timer()
+            answer = self.tail.turn(returned)
+            start, busy_s = self._compute
+            self._compute = (start, busy_s + stop())
+        self._share(answer)
+        self._changed.notify_all()
+
+    def _share(self, answer: Answer) -> None:
+        """To each party the gradients of its own activations."""
+        gradients = list(answer.gradients)
+        for party in range(self._parties):
+            count = sum(self._under_way[party].gradients_wanted) if answer.training else 0
+            own, gradients = tuple(gradients[:count]), gradients[count:]
+            self._ready[party] = replace(answer, gradients=own, times=self._times(party))
+
+    def _times(self, party: int) -> TailTimes:
+        return msgspec.structs.replace(self._under_way[party].times, compute=self._compute)
+
+
+@dataclass(frozen=True)
+class Seat:
+    """One party's place at a joint tail."""
+
+    joint: Joint
+    party: int
+
+    def act(self, item: Upload | Returned) -> Answer | Forwarded:
+        """See `Joint.act`."""
+        return self.joint.act(self.party, item)
+
+    def finish(self) -> None:
+        """See `Joint.finish`."""
+        self.joint.finish(self.party)
+
+    def leave(self) -> None:
+        """See `Joint.leave`."""
+        self.joint.leave(self.party)
+
+    def fail(self, why: str) -> None:
+        """See `Joint.fail`."""
+        self.joint.fail(self.party, why)
+
+
+def _require_same(upload: Upload, party: int, its: Upload, other: int) -> None:
+    """Raises ProtocolError where two parties' uploads are not of the same samples."""
+    ours, theirs = (f"{'step' if each.training else 'evaluation batch'} {each.step}" for each in (upload, its))
+    if (upload.step, upload.training, upload.epoch) != (its.step, its.training, its.epoch):
+        raise ProtocolError(
+            f"party {letter(party)} is at {ours} (epoch {upload.epoch}) where party {letter(other)} is at {theirs} "
+            f"(epoch {its.epoch}); all parties must be started with the same options"
+        )
+    if not torch.equal(upload.ids, its.ids):
+        raise ProtocolError(
+            f"parties {letter(party)} and {letter(other)} sent different samples in {ours}; their samples were not "
+            "aligned, or not with each other"
+        )
