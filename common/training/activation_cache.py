@@ -14,6 +14,7 @@ from torch import Tensor
 
 from common.codec import Codec, Context, Encoded
 from common.codec.buffers import dtype_name, elements, named_dtype
+from common.codec.grammar import Spec
 from common.codec.limit import MemoryLimit
 from common.codec.samples import SampleMemory
 from common.errors import ProtocolError, UsageError
@@ -94,6 +95,11 @@ class CachingCodec:
     def __init__(self, codec: Codec, limit: MemoryLimit) -> None:
         self._codec = codec
         self._memory = SampleMemory(limit)
+
+    @property
+    def spec(self) -> Spec:
+        """Of the batches that cross."""
+        return self._codec.spec
 
     def decode(self, encoded: Encoded, at: Context) -> tuple[Tensor, ...]:
         """The storages, on the CPU: of the bytes that came, or as they were when their samples came.

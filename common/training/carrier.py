@@ -130,7 +130,7 @@ def encode_upload(head: Half, upload: Upload | Asked | Answer, journal: Journal,
         parts = pack(outgoing.message, outgoing.buffers)
     if upload.training and counted:
         journal.count(upload.step, up=frame_bytes(parts))
-    if upload.training and upload.recalled:
+    if isinstance(upload, Upload) and upload.training and upload.recalled:
         journal.recalled(upload.step)
     return parts
 

@@ -17,7 +17,7 @@ from common.errors import ProtocolError
 from common.training.checkpoint import PendingStep, under
 from common.training.exchange import Answer, Asked, Outgoing, Upload, narrowed, spec_of
 from common.training.optimizers import Updater
-from common.training.part_state import copied, state_of_part
+from common.training.part_state import State, copied, state_of_part
 from common.training.pending import HeadSnapshot, Pending
 from common.training.session import AnswerOrder
 from common.training.tail import Tail
@@ -129,6 +129,14 @@ class EdgeTail:
         del self._waiting[came.training, came.step]
         return self.tail.forward(came).outputs
 
+    def state(self) -> State:
+        """Of the part and its optimizer."""
+        return state_of_part(self.part, self.updater)
+
+    def auxiliary_state(self) -> State:
+        """Nothing: the part is all that is trained here."""
+        return {}
+
     def snapshot(self) -> HeadSnapshot:
         """The state between two steps, in memory of its own."""
         waiting = {
@@ -139,7 +147,7 @@ class EdgeTail:
         # Here and not in `finish`: gradients are encoded in the thread that computes them.
         memories = (("up/", self.tail.codec_down), ("down/", self.tail.codec_up))
         codecs = {f"{way}{name}": value.clone() for way, codec in memories for name, value in codec.state().items()}
-        return HeadSnapshot(copied(state_of_part(self.part, self.updater)), waiting, codecs)
+        return HeadSnapshot(copied(self.state()), waiting, codecs)
 
     def finish(self, snapshot: HeadSnapshot) -> tuple[dict[str, Tensor], list[PendingStep]]:
         """All of it is there already."""

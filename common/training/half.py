@@ -14,6 +14,7 @@ from common.codec import Codec
 from common.training.checkpoint import PendingStep
 from common.training.exchange import Answer, Outgoing
 from common.training.optimizers import Updater
+from common.training.part_state import State
 from common.training.pending import HeadSnapshot
 from common.wire.framing import Frame
 
@@ -64,6 +65,12 @@ class EdgeHalf(Protocol[Sent_co, Came]):
 
     def complete(self, came: Came) -> Answer:
         """End a step at this side: update the part; with the loss."""
+
+    def state(self) -> State:
+        """Of the part, its optimizer, and what else this half trains."""
+
+    def auxiliary_state(self) -> State:
+        """Of what this half trains besides the part; it stays where it is when blocks change sides."""
 
     def snapshot(self) -> HeadSnapshot:
         """The state between two steps, in memory of its own."""

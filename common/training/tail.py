@@ -138,7 +138,7 @@ class Tail:
             ids,
             message.gradients_wanted,
             from_bytes(state[0], torch.uint8, (len(state[0]),)) if state else None,
-            message.times,
+            times=message.times,
         )
 
     def step(self, upload: Upload) -> Answer:
