@@ -3,10 +3,11 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: help env demo demo-din test test-fast test-zoo lint format bench clean
+.PHONY: help env demo demo-generative demo-din test test-fast test-zoo lint format bench clean
 
 help:
 	@echo "make demo       train one model on two sides of an emulated link, serially and pipelined (2-3 minutes)"
+	@echo "make demo-generative  the same with a generator of chairs, whose images stay on the edge (2 minutes)"
 	@echo "make demo-din   two owners of history and a server train one model; then the same in one process (a minute)"
 	@echo "make test       format, lint, types, and all tests (about 4 minutes)"
 	@echo "make test-fast  the fast tests only (under a minute)"
@@ -30,6 +31,9 @@ demo-din: env
 
 demo: env
 	$(BIN)/python -m discriminative.demo
+
+demo-generative: env
+	$(BIN)/python -m generative.demo
 
 test: lint
 	$(BIN)/python -m pytest

@@ -25,6 +25,7 @@ class Testbed:
         run_dir: where the run folders go.
         quiet: keep the client's messages in ``client.log`` instead of showing them.
         pin: give the edge the first core and the cloud the second, and each one thread; where there are two.
+        workload: whose server and client.
     """
 
     def __init__(
@@ -37,12 +38,14 @@ class Testbed:
         link_flags: Sequence[str] = (),
         quiet: bool = False,
         pin: bool = True,
+        workload: str = "discriminative",
     ) -> None:
         self._link = link
         self._run_dir = run_dir
         self._server_flags, self._link_flags = server_flags, link_flags
         self._client_flags = client_flags
         self._quiet = quiet
+        self._workload = workload
         self._cores = _two_cores() if pin else None
         self._stack = ExitStack()
 
@@ -52,8 +55,8 @@ class Testbed:
             log = stack.enter_context((self._run_dir / "server.log").open("w"))
             threads = ["--threads", "1"] if self._cores else []
             flags = ["--port", "0", "--hyperport", "0", "--run_dir", str(self._run_dir.resolve())]
-            server = self._start(stack, log, 1, "discriminative.server", *flags, *threads, *self._server_flags)
-            port, hyperport = _await(server, "discriminative.server", r"port (\d+), hyperport (\d+)").groups()
+            server = self._start(stack, log, 1, f"{self._workload}.server", *flags, *threads, *self._server_flags)
+            port, hyperport = _await(server, f"{self._workload}.server", r"port (\d+), hyperport (\d+)").groups()
             route = ["--ip", "127.0.0.1", "--port", port, "--hyperport", hyperport]
             listen = ["--listen_port", "0", "--listen_hyperport", "0"]
             flags = ["--link", self._link, *route, *listen, *self._link_flags]
@@ -78,7 +81,9 @@ class Testbed:
         where = ["--port", port, "--hyperport", hyperport, "--run_dir", str(self._run_dir.resolve())]
         with ExitStack() as stack:
             log = stack.enter_context((self._run_dir / "client.log").open("w")) if self._quiet else None
-            client = self._start(stack, log, 0, "discriminative.client", *where, *threads, *self._client_flags, *flags)
+            client = self._start(
+                stack, log, 0, f"{self._workload}.client", *where, *threads, *self._client_flags, *flags
+            )
             output, _ = client.communicate()
         if client.returncode:
             reason = _last_line(self._run_dir / "client.log") if self._quiet else "see above"

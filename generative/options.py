@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 
-from common.codec import make_codec
+from common.codec import load_own, make_codec
 from common.errors import UsageError
 from common.models.chairs import Form
 from common.training.optimizers import find_preset
 from discriminative.options import EdgeOptions, RunOptions
 from discriminative.server_options import ListenOptions
+
+DEFAULT_UP = "int8+zstd"  # of gradients that are late already, int4 is too coarse here
+DEFAULT_DOWN = "int4+zstd"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,13 +32,19 @@ class GeneratorOptions(RunOptions):
     split_index: int | None = None
     """The cloud's head holds slices [0, split_index): 0 is edge-only, SPLITS leaves the edge the loss; default 5."""
     compress_up: str = ""
-    """Codec of the gradients, also ef+... (what was left out is made up for); default int4+zstd."""
+    """Codec of the gradients, also ef+... (what was left out is made up for); default int8+zstd."""
     compress_down: str = ""
     """Codec of the activations, also delta+... (what changed since the last epoch); default int4+zstd."""
     stale_it: int = 4
     """Staleness bound K: the cloud may be this many batches ahead of the gradients that it has applied."""
     samples: int = 8
     """Held-out images to show beside what is generated of their poses, behind each epoch; 0 shows none."""
+
+    @property
+    def codecs(self) -> tuple[str, str]:
+        """Specs of up and down; what they name of files is loaded."""
+        up, down = (getattr(self, f"compress_{way}") or self.compress for way in ("up", "down"))
+        return load_own(up or DEFAULT_UP), load_own(down or DEFAULT_DOWN)
 
     @property
     def form(self) -> Form:

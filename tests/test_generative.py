@@ -1,11 +1,14 @@
 """A generator whose head is at the cloud: the same training as unsplit, and as in one process, bit for bit."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
+from PIL import Image
 
 from common.errors import JobRefused, UsageError
 from common.link.contexts import LinkContext, parse_context
@@ -13,10 +16,14 @@ from common.link.emulate import Link, Route
 from common.models.chairs import POSE, Chairs, Form
 from common.partition import trace
 from common.training.plateau import Plateau
+from common.training.recorder import Recorder
+from common.training.station import Station
 from common.wire.messages import Activations, Gradients, Inputs
+from discriminative.train import train_with_server
 from generative.options import BaseOptions, ClientOptions
 from generative.recipe import build, plan_job
-from tests.generating import here, losses, remote, same, served, unsplit, values
+from tests.generating import QUICK, here, losses, remote, same, served, unsplit, values
+from tests.test_poses import RENDERS
 from tests.test_resume import Killed, folder_of, killed_at, server_dies_at
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.slow]
@@ -45,7 +52,7 @@ def _behind_each(model: Chairs, x: torch.Tensor) -> list[torch.Tensor]:
 @pytest.mark.parametrize("cut", [0, 1, 3, 5, 8, 11])
 def test_at_k0_it_is_unsplit_training(tmp_path: Path, cut: int) -> None:
     """With rates that fall: at 0.2 the held-out loss does not go down all the time."""
-    setting = {"split_index": cut, "lr": 0.2, "epochs": 5}
+    setting: dict[str, Any] = {"split_index": cut, "lr": 0.2, "epochs": 5}
     run = here(tmp_path, **setting)
     taken, digest, held_out, rate = unsplit(plan_job(BaseOptions(**values(tmp_path, **setting))))
     assert rate < 0.2
@@ -56,7 +63,7 @@ def test_at_k0_it_is_unsplit_training(tmp_path: Path, cut: int) -> None:
 
 @pytest.mark.parametrize("codecs", [{}, MEMORY], ids=["exact", "with-memory"])
 def test_k3_over_a_slow_jittery_link_is_the_run_in_one_process(tmp_path: Path, codecs: dict[str, str]) -> None:
-    setting = {"stale_it": 3, "lr": 0.02, "epochs": 3, **codecs}
+    setting: dict[str, Any] = {"stale_it": 3, "lr": 0.02, "epochs": 3, **codecs}
     expected = here(tmp_path / "base", **setting)
     with served(tmp_path / "server") as server:
         routes = [Route(("127.0.0.1", 0), ("127.0.0.1", port)) for port in (server.port, server.hyperport)]
@@ -83,7 +90,7 @@ def test_eager_training_stays_within_the_bound(tmp_path: Path) -> None:
 
 
 def test_a_link_that_breaks_changes_nothing(tmp_path: Path) -> None:
-    setting = {"stale_it": 2, "checkpoint_every": 3, **MEMORY}
+    setting: dict[str, Any] = {"stale_it": 2, "checkpoint_every": 3, **MEMORY}
     expected = here(tmp_path / "base", **setting)
     with served(tmp_path / "server") as server, pytest.MonkeyPatch.context() as patch:
         routes = [Route(("127.0.0.1", 0), ("127.0.0.1", port)) for port in (server.port, server.hyperport)]
@@ -96,8 +103,6 @@ def test_a_link_that_breaks_changes_nothing(tmp_path: Path) -> None:
 
 def breaking_at(steps: set[int], link: Link, patch: pytest.MonkeyPatch) -> None:
     """Break all connections when a step is done."""
-    from common.training.recorder import Recorder  # noqa: PLC0415
-
     real = Recorder.step
 
     def record(self: Recorder, done: Any) -> None:
@@ -162,22 +167,20 @@ def test_the_cut_moves(tmp_path: Path) -> None:
     with served(tmp_path / "server") as server:
         moved = remote(server, tmp_path / "client", move=moves)
         same(moved, expected)
-        stale = {"stale_it": 2, "move": moves, "K_schedule": (1,), **MEMORY}
+        stale: dict[str, Any] = {"stale_it": 2, "move": moves, "K_schedule": (1,), **MEMORY}
         same(remote(server, tmp_path / "stale", **stale), here(tmp_path / "base", **stale))
     assert moved.summary["moves"] == 4
 
 
 def test_nothing_of_the_images_goes_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from common.training import station  # noqa: PLC0415
-
     came: list[Any] = []
-    real = station.Station.decode
+    real = Station.decode
 
-    def decode(self: station.Station, received: Any) -> Any:
+    def decode(self: Station, received: Any) -> Any:
         came.append(received.frame)
         return real(self, received)
 
-    monkeypatch.setattr(station.Station, "decode", decode)
+    monkeypatch.setattr(Station, "decode", decode)
     here(tmp_path, epochs=1)
     kinds = {type(frame.message) for frame in came}
     assert {Inputs, Gradients} <= kinds
@@ -193,8 +196,6 @@ def test_each_epoch_leaves_pictures(tmp_path: Path) -> None:
         run = remote(server, tmp_path / "client", samples=4)
     names = sorted(path.name for path in (run.folder / "samples").iterdir())
     assert names == ["epoch_001.png", "epoch_002.png", "turn_001.png", "turn_002.png"]
-    from PIL import Image  # noqa: PLC0415
-
     with Image.open(run.folder / "samples" / "epoch_002.png") as grid:
         assert grid.size == (4 * 32, 2 * 32)
     (theirs,) = (tmp_path / "server").glob("*-server-*/head.safetensors")
@@ -234,11 +235,51 @@ def test_what_cannot_be_is_refused_in_words(tmp_path: Path, changes: dict[str, A
 
 
 def test_a_server_builds_generators_only(tmp_path: Path) -> None:
-    import msgspec  # noqa: PLC0415
-
     job = plan_job(BaseOptions(**values(tmp_path))).job
     for changes in ({"direction": "up"}, {"input_shape": (18,)}, {"vocabulary": 3}):
         with pytest.raises(JobRefused, match="17 numbers of a pose"):
             build(msgspec.structs.replace(job, **changes))
     with pytest.raises(UsageError, match="unknown model 'resnet20'"):
         build(msgspec.structs.replace(job, model="resnet20"))
+
+
+def test_an_edge_whose_cloud_is_gone_trains_on_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At K = 0 without compression nothing is lost but the steps since the last copy, which are the same again."""
+    expected = here(tmp_path / "base")
+    with served(tmp_path / "server") as server:
+        real = Recorder.step
+
+        def record(self: Recorder, done: Any) -> None:
+            real(self, done)
+            if done.step == 6:
+                server.close()
+
+        monkeypatch.setattr(Recorder, "step", record)
+        more = {"on_disconnect": "edge", "checkpoint_every": 2}
+        ports = {"port": server.port, "hyperport": server.hyperport, "reconnect_s": 0.5}
+        options = ClientOptions(**values(tmp_path / "client", **ports, **more))
+        run = train_with_server(replace(plan_job(options), plateau=QUICK), options)
+    same(run, expected)
+    assert run.summary["alone_steps"] > 0
+    assert (run.folder / "head.safetensors").exists()
+
+
+@pytest.mark.parametrize("data", ["shapes", "objects"])
+def test_stale_and_compressed_it_learns_as_unsplit(tmp_path: Path, data: str) -> None:
+    if data == "objects" and not RENDERS.is_dir():
+        pytest.skip(f"{RENDERS} is missing: set TANDEM_TEST_DATA to a folder with renders of chairs in it")
+    dataset = "shapes" if data == "shapes" else f"objects:{RENDERS}"
+    setting: dict[str, Any] = {
+        "width": 0.12,
+        "batch_size": 16,
+        "epochs": 8,
+        "dataset": dataset,
+        "lr": 1e-3,
+        "samples": 0,
+    }
+    *_, unsplit_loss, _ = unsplit(plan_job(BaseOptions(**values(tmp_path, **setting))), Plateau())
+    with served(tmp_path / "server") as server:
+        run = remote(server, tmp_path / "client", Plateau(), **{**setting, "stale_it": 3, "compress": ""})
+    first = json.loads((run.folder / "metrics.jsonl").read_text().splitlines()[0])["loss"]
+    assert unsplit_loss < first / 3
+    assert run.summary["loss"] < 1.25 * unsplit_loss

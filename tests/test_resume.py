@@ -128,7 +128,7 @@ def server_dies_at(
         real(self, done)
         if done.step == step and not revived:
             server.close()
-            ports = {"port": server.port, "hyperport": server.hyperport}
+            ports: dict[str, Any] = {"port": server.port, "hyperport": server.hyperport}
             revived.append(stack.enter_context(serving(tmp_path / "server", **ports, **more)))
 
     patch.setattr(Recorder, "step", record)

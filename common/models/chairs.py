@@ -7,6 +7,7 @@ sin phi, cos phi).
 Shapes: B poses, P = 17 numbers of a pose, S pixels of a side.
 """
 
+import math
 import re
 from typing import NamedTuple
 
@@ -150,6 +151,7 @@ class Chairs(nn.Module):
             Same(third),
             Up(third, 3, last=True),
         )
+        self.apply(_initialise)
 
     def forward(self, pose: Tensor) -> Tensor:
         """Images of poses."""
@@ -167,3 +169,14 @@ class Chairs(nn.Module):
 def _scaled(width: int, factor: float) -> int:
     """A layer's width, in whole fours."""
     return max(4, 4 * round(width * factor / 4))
+
+
+def _initialise(module: nn.Module) -> None:
+    """Kaiming's normal rule with zero bias: by torch's own the image is all but the same for all poses at first."""
+    if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+        inputs = module.weight[0].numel()
+        if isinstance(module, nn.ConvTranspose2d):  # each output pixel is reached by a quarter of the kernel
+            inputs = module.in_channels * math.prod(module.kernel_size) // math.prod(module.stride)
+        nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / inputs))
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
