@@ -63,9 +63,7 @@ def main() -> None:
                 raise TandemError(f"party {name} ended with {each.returncode}; its words are above")
             print(told.strip())
     print("\nthe same in one process", flush=True)
-    base = BaseOptions(
-        epochs=options.epochs, optim=options.optim, stale_it=options.stale_it, run_dir=folder, threads=1
-    )
+    base = BaseOptions(epochs=options.epochs, optim=options.optim, stale_it=options.stale_it, run_dir=folder, threads=1)
     base.prepare()
     plans = plan_all(base)
     runs = train_in_process(plans, base)
