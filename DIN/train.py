@@ -223,10 +223,8 @@ def _of_others(error: BaseException) -> bool:
 
 def _labelled(data: PartyData) -> PartyData:
     """The same samples with their labels, as a server has them."""
-    parts = {}
-    for name, split in (("train", data.train), ("test", data.test)):
-        parts[name] = replace(split, labels=data.clicks.labels[split.places])
-    return replace(data, **parts)
+    train, test = (replace(each, labels=data.clicks.labels[each.places]) for each in (data.train, data.test))
+    return replace(data, train=train, test=test)
 
 
 def facts_of(plan: PartyPlan, options: JobOptions) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 from common.errors import JobRefused, ProtocolError, TandemError
 from common.naming import letter, printable
 from common.records import software_version
-from common.training.alignment import HELD_OUT, ID_BYTES, MAX_IDS, MAX_SALT_BYTES, Announcement, Marks, agree
+from common.training.alignment import HELD_OUT, ID_BYTES, MAX_IDS, MAX_SALT_BYTES, TRAINING, Announcement, Marks, agree
 from common.training.joint import Judge
 from common.training.remote import Cloud
 from common.training.session import MAX_PARTIES
@@ -134,12 +134,12 @@ class Meetings:
             if len(table.announced) == table.request.parties:
                 ordered = [table.announced[each] for each in range(table.request.parties)]
                 try:
-                    self._agree(table, ordered)
+                    marks = self._agree(table, ordered)
                 except TandemError as error:
                     table.error = str(error)
                     raise
                 self._allow(table.group, table.request.parties)
-                common = [int((table.marks[0] == mark).sum()) for mark in (1, HELD_OUT)]
+                common = [int((marks[0] == mark).sum()) for mark in (TRAINING, HELD_OUT)]
                 log.info(
                     "run %s: %d parties have %d training and %d held-out samples in common (of %s)",
                     printable(table.request.run, 64),
@@ -149,7 +149,7 @@ class Meetings:
                 )
             self._changed.notify_all()
 
-    def _agree(self, table: _Table, announced: list[Announcement]) -> None:
+    def _agree(self, table: _Table, announced: list[Announcement]) -> Sequence[Marks]:
         """With the labels at this side, it is one more of those that must have a sample."""
         parties, labels, group = table.request.parties, self._labels, secrets.token_hex(8)
         at_server = table.request.decider == parties
@@ -163,6 +163,7 @@ class Meetings:
         if at_server and labels is not None:
             labels.agreed(group, table.here[0].salt, marks[-1])
         table.marks, table.group = marks, group
+        return marks
 
     def _await(
         self, connection: Connection, table: _Table, ready: Callable[[], bool], word: Callable[[], Met | Aligned]
