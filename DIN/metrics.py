@@ -1,5 +1,8 @@
 """How well scores order samples: AUC over all, per user (GAUC), log loss, and AUC as it was published."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
@@ -49,3 +52,10 @@ def measured(scores: Scores, labels: Numbers, users: Numbers) -> dict[str, float
         "log_loss": log_loss(scores, labels),
         "batch_auc": batch_auc(scores, labels),
     }
+
+
+def told(values: Mapping[str, Any]) -> str:
+    """In words for the user."""
+    names = {"auc": "AUC", "gauc": "GAUC", "log_loss": "log loss", "batch_auc": "mean AUC of batches (as published)"}
+    known = {name: values.get(name) for name in names}
+    return ", ".join(f"{names[name]} {'-' if value is None else f'{value:.4f}'}" for name, value in known.items())

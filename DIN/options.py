@@ -9,9 +9,9 @@ import tyro
 
 from common.codec import load_own, make_codec
 from common.errors import UsageError
+from common.naming import letter
 from common.training.alignment import MAX_SALT_BYTES
 from common.training.hosted import AWAY_S
-from common.training.joint import letter
 from common.training.optimizers import find_preset
 from common.training.remote import RECONNECT_S
 from discriminative.options import ComputeOptions
@@ -40,7 +40,7 @@ class JobOptions(DataOptions):
     parties: int = 2
     """Owners of history: A has the first part of its ten positions, B the second, and so on."""
     label_owner: str = "B"
-    """Who has the labels: a party's letter; they never leave it, and it measures."""
+    """Who has the labels: a party's letter, or server; they never leave it, and it measures."""
     epochs: int = 5
     """How often the training samples are gone through."""
     batch_size: int = 256
@@ -82,6 +82,11 @@ class JobOptions(DataOptions):
     def owner(self) -> int | None:
         """The party with the labels, from 0; None for the server."""
         return None if self.label_owner.lower() == SERVER else party_number(self.label_owner, self.parties)
+
+    @property
+    def decider(self) -> int:
+        """Who has the labels and says which samples are held out; the number behind the last party is the server."""
+        return self.parties if self.owner is None else self.owner
 
     def check(self) -> None:
         """Raises UsageError where values make no sense, alone or together."""
@@ -149,8 +154,11 @@ class BaseOptions(JobOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServerOptions(ComputeOptions):
-    """Trains the top model together with the parties of one run or several; has no data."""
+class ServerOptions(DataOptions):
+    """Trains the top model together with the parties of one run or several.
+
+    It has data only where runs have --label_owner server: then --dataset or --dataset_path say where the labels are.
+    """
 
     ip: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 for all networks of this machine."""
@@ -164,6 +172,8 @@ class ServerOptions(ComputeOptions):
     """Folder of `python -m common.wire.security create`: clients need TLS 1.3 and its token; or $TANDEM_SECURITY."""
     insecure: bool = False
     """Without encryption and token where other machines can connect, on a network that you trust."""
+    seed: int = 0
+    """Of made-up samples (--dataset synthetic), as at the parties."""
     away_s: float = AWAY_S
     """How long a party that was lost is waited for; checkpoints stay."""
 

@@ -10,10 +10,10 @@ from safetensors.torch import load_file, save_file
 
 from common.datasets.clicks import Clicks
 from common.errors import DataError
+from common.naming import letter
 from common.records import new_folder
 from common.training.alignment import Announcement, Marks
 from common.training.edge import Journey, Journeyed, train_remotely
-from common.training.joint import letter
 from common.training.meeting import align
 from common.training.prepare import largest_frame
 from common.training.remote import Cloud
@@ -70,7 +70,7 @@ def _align(options: ClientOptions, cloud: Cloud, clicks: Clicks) -> tuple[PartyP
     def announce(agreed: bytes) -> Announcement:
         return call_roll(clicks, salt, agreed).announcement
 
-    group, marks = align(cloud, options.run, options.number, options.parties, options.owner or 0, salt, announce)
+    group, marks = align(cloud, options.run, options.number, options.parties, options.decider, salt, announce)
     return _plan(options, clicks, marks, group), marks
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from DIN.metrics import measured
+from DIN.metrics import measured, told
 from DIN.samples import PartyData
 from DIN.train import Finished
 
@@ -26,16 +26,10 @@ def ceiling(data: PartyData) -> str:
         return ""
     rows = data.test.places
     best = measured(data.clicks.chances[rows], data.clicks.labels[rows], data.users)
-    return f"the most that is possible on {data.name}: {_told(best)}"
+    return f"the most that is possible on {data.name}: {told(best)}"
 
 
 def _judged(summary: dict[str, Any]) -> str:
     if "auc" in summary:
-        return _told(summary)
-    return f"trained (party {summary['label_owner']} has the labels, and the scores)"
-
-
-def _told(values: dict[str, Any]) -> str:
-    names = {"auc": "AUC", "gauc": "GAUC", "log_loss": "log loss", "batch_auc": "mean AUC of batches (as published)"}
-    known = {name: values.get(name) for name in names}
-    return ", ".join(f"{names[name]} {'-' if value is None else f'{value:.4f}'}" for name, value in known.items())
+        return told(summary)
+    return f"trained ({summary['label_owner']} has the labels, and the scores)"

@@ -30,6 +30,15 @@ class Scores:
         self._labels, self._users = labels, users
         self._kept: list[npt.NDArray[np.float64]] = []
 
+    def begin(self) -> None:
+        """An evaluation begins."""
+        self._kept.clear()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the scores of all held-out samples are there."""
+        return sum(map(len, self._kept)) >= len(self._labels)
+
     def objective(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, int]:
         """See `objective`; without gradients it is an evaluation, whose scores are kept."""
         if not torch.is_grad_enabled():

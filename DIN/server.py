@@ -7,6 +7,8 @@ from common.training.serve import Server
 from common.wire.security import server_security
 from DIN.options import ServerOptions
 from DIN.recipe import RECIPE, WORKLOAD
+from DIN.samples import load_clicks
+from DIN.server_labels import ServerLabels
 from discriminative.options import check_ports
 
 
@@ -18,6 +20,10 @@ def main() -> None:
     if not options.away_s >= 0:
         raise UsageError(f"--away_s is {options.away_s}; it must be 0 or more")
     security = server_security(options.ip, options.security, insecure=options.insecure)
+    labels = None
+    if options.dataset or options.dataset_path is not None:
+        clicks = load_clicks(options.dataset, options.dataset_path, options.seed)
+        labels = ServerLabels(clicks, options.salt.encode(), options.run_dir)
     # One listener serves all parties, where both are given the same port.
     others = () if options.portA == options.portB != 0 else (options.portB,)
     server = Server(
@@ -33,6 +39,7 @@ def main() -> None:
         security=security,
         away_s=options.away_s,
         more_ports=others,
+        labels=labels,
     )
     port_b = (*server.more_ports, server.port)[0]
     print(

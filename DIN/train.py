@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,13 @@ from safetensors.torch import save_file
 
 from common.datasets.clicks import Clicks
 from common.errors import ConnectionLost, DataError, TandemError
+from common.naming import letter
 from common.records import new_folder
 from common.training.alignment import agree
 from common.training.checkpoint import CheckpointStore, kept_checkpoints, read_facts
 from common.training.edge import train_here
-from common.training.joint import Joint, Seat, drawn, letter, make_joint
+from common.training.joint import Joint, Seat
+from common.training.joint_part import drawn, make_joint
 from common.training.journal import Journal
 from common.training.part_state import State, unflat
 from common.training.prepare import make_head, make_tail
@@ -31,8 +33,9 @@ from common.training.trainer import Trainer
 from common.wire.structs import Job
 from DIN.options import BaseOptions, JobOptions
 from DIN.recipe import PartyPlan, build_top, plan_party
-from DIN.samples import aligned, call_roll, load_clicks, positions
+from DIN.samples import PartyData, aligned, call_roll, load_clicks, positions
 from DIN.scores import Scores, objective
+from DIN.server_labels import GroupLabels
 
 log = logging.getLogger(__name__)
 
@@ -52,13 +55,18 @@ def plan_all(options: JobOptions, clicks: Sequence[Clicks] | None = None) -> lis
 
     Args:
         options: of the command line.
-        clicks: what each party has; without it all have the data set of the options.
+        clicks: what each party has, and last the server, where it has labels; without it all have the options' data.
     """
     options.check()
-    clicks = clicks or [load_clicks(options.dataset, options.dataset_path, options.seed)] * options.parties
+    if not clicks:
+        holders = options.parties + (options.owner is None)
+        clicks = [load_clicks(options.dataset, options.dataset_path, options.seed)] * holders
     salt = options.salt.encode()
-    rolls = [call_roll(each, salt, salt) for each in clicks]
-    marks = agree([roll.announcement for roll in rolls], options.owner or 0)
+    rolls = [call_roll(each, salt, salt) for each in clicks[: options.parties]]
+    announced = [roll.announcement for roll in rolls]
+    if options.owner is None:
+        announced.append(call_roll(clicks[-1], salt, salt).announcement)
+    marks = agree(announced, options.decider, options.parties)
     return [
         plan_party(
             options,
@@ -85,9 +93,11 @@ def train_in_process(plans: Sequence[PartyPlan], options: BaseOptions) -> list[F
     stores = [_stores(plan, folder / letter(party)) for party, plan in enumerate(plans)]
     state = _go_back(stores) if options.resume is not None else None
     top = drawn(lambda: build_top(plans[0].job), plans[0].job.seed)
-    tail = make_joint([(plan.prepared, plan.job) for plan in plans], top, objective, device=options.device, state=state)
     owner = next((party for party, plan in enumerate(plans) if plan.labelled), None)
-    joint = Joint(tail, len(plans), owner, busy_timer(options.device))
+    judge = None if owner is not None else GroupLabels(_labelled(plans[0].data), folder / "epochs.csv")
+    goal = objective if judge is None else judge.objective
+    tail = make_joint([(plan.prepared, plan.job) for plan in plans], top, goal, device=options.device, state=state)
+    joint = Joint(tail, len(plans), owner, busy_timer(options.device), judge=judge)
 
     def run(party: int) -> Finished:
         torch.set_num_threads(max(options.threads, 1)) if options.threads else torch.get_num_threads()
@@ -164,7 +174,7 @@ def running(plan: PartyPlan, options: JobOptions, folder: Path) -> Iterator[Trai
     training = TrainingPlan(job.epochs, Schedule(options.schedule), options.queue_limit, options.checkpoint_every)
     journal = Journal(busy_timer(options.device))
     with Recorder(folder, options, options.report_freq) as recorder:
-        recorder.judges = plan.labelled
+        recorder.judges = plan.labelled or options.owner is None
         if plan.labelled:
             recorder.measures = scores.measures
         store = _stores(plan, folder)[0]
@@ -209,6 +219,12 @@ def _go_back(stores: Sequence[tuple[CheckpointStore, CheckpointStore]]) -> State
 def _of_others(error: BaseException) -> bool:
     """Whether an error says only that another party had one."""
     return "lost party" in str(error) or "is waited for" in str(error)
+
+
+def _labelled(data: PartyData) -> PartyData:
+    """The same samples with their labels, as a server has them."""
+    train, test = (replace(each, labels=data.clicks.labels[each.places]) for each in (data.train, data.test))
+    return replace(data, train=train, test=test)
 
 
 def facts_of(plan: PartyPlan, options: JobOptions) -> dict[str, Any]:

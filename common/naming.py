@@ -15,3 +15,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def printable(text: str, limit: int = 2000) -> str:
     """A text that a peer had a hand in, as it may be shown: nothing in it steers a terminal or begins a line."""
     return "".join(each if each.isprintable() else " " for each in text[:limit])
+
+
+def letter(party: int) -> str:
+    """What a party is called: A, B, ..., and numbers from 27 on."""
+    return chr(ord("A") + party) if party < 26 else str(party + 1)

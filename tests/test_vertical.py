@@ -12,13 +12,16 @@ from torch import nn
 
 from common.datasets.movielens import GENRES
 from common.models.din import DIN
-from common.training.joint import letter
+from common.naming import letter
 from DIN.options import BaseOptions
+from DIN.server_labels import ServerLabels
 from DIN.train import plan_all
 from tests.serving import serving
 from tests.vertical import RECIPES, clicks, here, losses, party, same, together, values
 
 pytestmark = pytest.mark.timeout(120)
+
+NAMES = ("auc", "gauc", "log_loss", "batch_auc")
 
 
 @pytest.mark.slow
@@ -77,6 +80,28 @@ def test_over_a_network_it_is_the_same(tmp_path: Path, setting: dict[str, Any]) 
     same(runs, expected)
     owner = runs[names.index(setting.get("label_owner", "B"))]
     assert 0.4 < owner.summary["auc"] < 1
+
+
+@pytest.mark.slow
+def test_the_server_has_the_labels(tmp_path: Path) -> None:
+    """It is one more that must have a sample, and the loss is computed there; the result is the same."""
+    setting: dict[str, Any] = {"stale_it": 2, "compress": "int8"}
+    whole, some = clicks(), clicks().taken(np.arange(20, len(clicks().labels)))
+    expected = here(tmp_path / "owned", [some, some], **setting)
+    setting |= {"label_owner": "server"}
+    here_too = here(tmp_path / "here", [whole, whole, some], **setting)
+    folder = tmp_path / "server"
+    with serving(folder, recipes=RECIPES, away_s=20, labels=ServerLabels(some, b"", folder)) as server:
+        runs = together(*(partial(party, server, tmp_path, name, **setting) for name in "AB"))
+    same(runs, here_too)
+    for run, owned in zip(runs, expected, strict=True):
+        assert losses(run) == losses(owned)
+        assert run.summary["parameters_digest"] == owned.summary["parameters_digest"]
+        assert run.summary["accuracy"] == expected[1].summary["accuracy"]
+    for table in (*folder.glob("din-*-epochs.csv"), *(tmp_path / "here").glob("*/epochs.csv")):
+        rows = table.read_text().splitlines()
+        assert [float(each) for each in rows[-1].split(",")] == [expected[1].summary[name] for name in NAMES]
+        assert len(rows) == 3
 
 
 @pytest.mark.slow

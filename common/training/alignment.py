@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.errors import ProtocolError
-from common.training.joint import letter
+from common.naming import letter
 
 ID_BYTES = 16
 MAX_IDS = 1 << 22
@@ -39,20 +39,22 @@ def hashed(names: Iterable[bytes], salt: bytes, purpose: bytes = b"id") -> Ids:
     return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, ID_BYTES)
 
 
-def agree(announced: Sequence[Announcement], decider: int) -> list[Marks]:
+def agree(announced: Sequence[Announcement], decider: int, parties: int | None = None) -> list[Marks]:
     """For each party, what becomes of each of its samples: `ABSENT` somewhere, for `TRAINING`, or `HELD_OUT`.
 
     Args:
-        announced: by the parties.
-        decider: the party that says which are held out.
+        announced: by the parties, and behind them by the server, where it has labels.
+        decider: whoever of them says which are held out.
+        parties: how many of them are parties; default all.
 
     Raises:
         ProtocolError: an id came twice, none is in common, or the orders differ.
     """
     rows = [_rows(each.ids) for each in announced]
-    for party, row in enumerate(rows):
+    names = [f"party {letter(each)}" if each < (parties or len(rows)) else "the server" for each in range(len(rows))]
+    for name, row in zip(names, rows, strict=True):
         if len(np.unique(row)) != len(row):
-            raise ProtocolError(f"party {letter(party)} announced an id more than once; each sample has one of its own")
+            raise ProtocolError(f"{name} announced an id more than once; each sample has one of its own")
     common = rows[0]
     for row in rows[1:]:
         common = common[np.isin(common, row)]
@@ -62,10 +64,10 @@ def agree(announced: Sequence[Announcement], decider: int) -> list[Marks]:
         )
     held_out = announced[decider].held_out[np.isin(rows[decider], common)]
     marks = []
-    for party, row in enumerate(rows):
+    for name, row in zip(names, rows, strict=True):
         own = np.isin(row, common)
         if not np.array_equal(row[own], common):
-            raise ProtocolError(f"party {letter(party)} announced its samples in another order than party A")
+            raise ProtocolError(f"{name} announced its samples in another order than party A")
         found = np.full(len(row), ABSENT, np.uint8)
         found[own] = np.where(held_out, HELD_OUT, TRAINING)
         marks.append(found)

@@ -7,108 +7,34 @@ all; each party's answer has the gradients of its own activations.
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import msgspec
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from common.errors import JobRefused, PartitionError, ProtocolError, SessionGone, TandemError
-from common.training.exchange import AS_IT_IS, Answer, Forwarded, Objective, Returned, Upload
-from common.training.part_state import State
-from common.training.prepare import Prepared, updater_of
-from common.training.randomness import one_at_a_time
+from common.errors import JobRefused, ProtocolError, SessionGone, TandemError
+from common.naming import letter
+from common.training.exchange import Answer, Forwarded, Returned, Upload
 from common.training.tail import Tail
-from common.wire.structs import Job, TailTimes
-
-LabelsOf = Callable[[Upload], Tensor]
-"""The labels (B,) of an upload's samples, where the cloud has them."""
+from common.wire.structs import TailTimes
 
 
-class JointPart(nn.Module):
-    """What is left of each party's model behind its cut, and the top, which takes all their outputs.
+class Judge(Protocol):
+    """What a cloud that has the labels knows of a group's samples."""
 
-    Args:
-        rests: of each party.
-        counts: how many tensors come from each, in training and in evaluation.
-        top: takes the outputs of the first party, then those of the second, and so on.
-    """
+    def labels(self, upload: Upload) -> Tensor:
+        """(B,) of an upload's samples.
 
-    def __init__(self, rests: Sequence[nn.Module], counts: Sequence[dict[bool, int]], top: nn.Module) -> None:
-        super().__init__()
-        self.rests = nn.ModuleList(rests)
-        self.top = top
-        self._counts = counts
+        Raises:
+            ProtocolError: there are no such samples.
+        """
 
-    def forward(self, *received: Tensor) -> Tensor:
-        """The outputs for the tensors of all parties, one party after the other."""
-        told: list[Tensor] = []
-        begin = 0
-        for rest, count in zip(self.rests, self._counts, strict=True):
-            end = begin + count[self.training]
-            outputs = rest(*received[begin:end])
-            told += [outputs] if isinstance(outputs, Tensor) else outputs
-            begin = end
-        outputs = self.top(*told)
-        if not isinstance(outputs, Tensor):
-            raise PartitionError(f"the top of parties has one tensor of outputs, not a {type(outputs).__name__}")
-        return outputs
-
-
-def make_joint(
-    parties: Sequence[tuple[Prepared, Job]],
-    top: nn.Module,
-    objective: Objective,
-    *,
-    device: str,
-    state: State | None = None,
-) -> Tail:
-    """The tail that parties share; its codecs are those of the parties' own tails, which are made with it in common.
-
-    Args:
-        parties: the traced model of each, and its job.
-        top: with its first weights.
-        objective: loss and right answers.
-        device: where it computes.
-        state: of the part and its optimizer, where it is not the first one.
-    """
-    rests = [prepared.graph.parts(job.cut)[1] for prepared, job in parties]
-    counts = [
-        {training: len(prepared.graph.crossing(job.cut, training=training)) for training in (True, False)}
-        for prepared, job in parties
-    ]
-    job = parties[0][1]
-    part = JointPart(rests, counts, top)
-    return Tail(
-        part,
-        updater_of(part, job, device, state),
-        AS_IT_IS,
-        AS_IT_IS,
-        objective=objective,
-        example=(),
-        evaluation_example=(),
-        example_size=1,
-        most_bytes=0,
-        batch_size=job.batch_size,
-        num_classes=job.num_classes,
-        labels_here=False,
-        seed=job.seed,
-        device=device,
-    )
-
-
-def drawn(make: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """A module with the seed's weights; torch's own random state stays as it was."""
-    with one_at_a_time, torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return make()
-
-
-def letter(party: int) -> str:
-    """What a party is called: A, B, ..., and numbers from 27 on."""
-    return chr(ord("A") + party) if party < 26 else str(party + 1)
+    def objective(self, outputs: Any, labels: Tensor) -> tuple[Tensor, int]:
+        """See `common.training.exchange.Objective`."""
 
 
 class Joint:
@@ -117,9 +43,9 @@ class Joint:
     Args:
         tail: of `make_joint`.
         parties: how many there are.
-        owner: the party that has the labels, to which the outputs go down; None where ``labels`` has them.
-        labels: the labels of an upload's samples.
+        owner: the party that has the labels, to which the outputs go down; None where ``judge`` has them.
         timer: see `common.training.timed.busy_timer`.
+        judge: has the labels, where no party has.
         turns: held while it computes.
     """
 
@@ -130,11 +56,11 @@ class Joint:
         owner: int | None,
         timer: Callable[[], Callable[[], float]],
         *,
-        labels: LabelsOf | None = None,
+        judge: Judge | None = None,
         turns: AbstractContextManager[object] | None = None,
     ) -> None:
         self.tail = tail
-        self._parties, self._owner, self._labels = parties, owner, labels
+        self._parties, self._owner, self._judge = parties, owner, judge
         self._timer = timer
         self._turns = turns or nullcontext()
         self._uploads: dict[int, Upload] = {}
@@ -224,8 +150,8 @@ class Joint:
         )
         with self._turns:
             start, stop = time.perf_counter(), self._timer()
-            if self._labels is not None:
-                answer = self.tail.step(replace(joined, labels=self._labels(joined)))
+            if self._judge is not None:
+                answer = self.tail.step(replace(joined, labels=self._judge.labels(joined)))
                 self._compute = (start, stop())
                 self._share(answer)
                 return

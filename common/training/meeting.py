@@ -5,18 +5,20 @@ import secrets
 import threading
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
 from common.errors import JobRefused, ProtocolError, TandemError
-from common.naming import printable
+from common.naming import letter, printable
 from common.records import software_version
-from common.training.alignment import HELD_OUT, ID_BYTES, MAX_IDS, MAX_SALT_BYTES, Announcement, Marks, agree
-from common.training.joint import letter
+from common.training.alignment import HELD_OUT, ID_BYTES, MAX_IDS, MAX_SALT_BYTES, TRAINING, Announcement, Marks, agree
+from common.training.joint import Judge
 from common.training.remote import Cloud
 from common.training.session import MAX_PARTIES
 from common.wire.framing import Limits
 from common.wire.messages import PROTOCOL, Aligned, Identities, Meet, Met
+from common.wire.structs import Job
 from common.wire.tcp import Connection, Received, expect
 
 log = logging.getLogger(__name__)
@@ -41,16 +43,30 @@ class _Table:
     error: str = ""
 
 
+class Labels(Protocol):
+    """The labels of a server that has them."""
+
+    def announce(self, salt: bytes) -> Announcement:
+        """Its samples, under ids hashed with the parties' salt; empty where they were given one."""
+
+    def agreed(self, group: str, salt: bytes, marks: Marks) -> None:
+        """Which of them a group has in common."""
+
+    def of(self, job: Job) -> Judge:
+        """What is known of a group's samples."""
+
+
 class Meetings:
     """The server's side.
 
     Args:
         allow: told of each group that has agreed, and how many parties it has.
         wait_s: how long a party waits for the others.
+        labels: what this side announces itself, where it has the labels.
     """
 
-    def __init__(self, allow: Callable[[str, int], None], wait_s: float) -> None:
-        self._allow, self._wait_s = allow, wait_s
+    def __init__(self, allow: Callable[[str, int], None], wait_s: float, labels: Labels | None = None) -> None:
+        self._allow, self._wait_s, self._labels = allow, wait_s, labels
         self._tables: dict[str, _Table] = {}
         self._changed = threading.Condition()
 
@@ -118,13 +134,12 @@ class Meetings:
             if len(table.announced) == table.request.parties:
                 ordered = [table.announced[each] for each in range(table.request.parties)]
                 try:
-                    table.marks = agree(ordered, table.request.decider)
+                    marks = self._agree(table, ordered)
                 except TandemError as error:
                     table.error = str(error)
                     raise
-                table.group = secrets.token_hex(8)
                 self._allow(table.group, table.request.parties)
-                common = [int((table.marks[0] == mark).sum()) for mark in (1, HELD_OUT)]
+                common = [int((marks[0] == mark).sum()) for mark in (TRAINING, HELD_OUT)]
                 log.info(
                     "run %s: %d parties have %d training and %d held-out samples in common (of %s)",
                     printable(table.request.run, 64),
@@ -133,6 +148,22 @@ class Meetings:
                     ", ".join(str(len(each.ids)) for each in ordered),
                 )
             self._changed.notify_all()
+
+    def _agree(self, table: _Table, announced: list[Announcement]) -> Sequence[Marks]:
+        """With the labels at this side, it is one more of those that must have a sample."""
+        parties, labels, group = table.request.parties, self._labels, secrets.token_hex(8)
+        at_server = table.request.decider == parties
+        if at_server and labels is None:
+            raise JobRefused(
+                "the labels are to be at the server, which has none; start it with --dataset or --dataset_path"
+            )
+        if at_server and labels is not None:
+            announced = [*announced, labels.announce(table.here[0].salt)]
+        marks = agree(announced, table.request.decider, parties)
+        if at_server and labels is not None:
+            labels.agreed(group, table.here[0].salt, marks[-1])
+        table.marks, table.group = marks, group
+        return marks
 
     def _await(
         self, connection: Connection, table: _Table, ready: Callable[[], bool], word: Callable[[], Met | Aligned]
@@ -170,7 +201,7 @@ def align(
         run: what the parties call their run.
         party: which one this is.
         parties: how many there are.
-        decider: the party that says which samples are held out.
+        decider: the party that says which samples are held out; ``parties`` for the server.
         salt: as the user gave it; empty to take one that the first party draws.
         announce: the announcement, its ids hashed with a salt.
 
@@ -212,8 +243,8 @@ def _check(request: Meet) -> None:
         )
     if not 2 <= request.parties <= MAX_PARTIES:
         raise JobRefused(f"{request.parties} parties are to train together; it can be 2 to {MAX_PARTIES}")
-    for name in ("party", "decider"):
-        if not 0 <= getattr(request, name) < request.parties:
+    for name, end in (("party", request.parties), ("decider", request.parties + 1)):
+        if not 0 <= getattr(request, name) < end:
             raise JobRefused(f"{name} is {getattr(request, name)} of {request.parties} parties; they count from 0")
     if len(request.salt) > MAX_SALT_BYTES or not 1 <= len(request.run) <= 64:
         raise JobRefused(f"a run's name has 1 to 64 letters, its salt {MAX_SALT_BYTES} bytes at most")

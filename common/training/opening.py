@@ -5,7 +5,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from common.training.directions import make_cloud_half
 from common.training.exchange import Objective
 from common.training.gathering import Comer, Gatherings
 from common.training.hosted import Hosted, Place
-from common.training.joint import Joint, Seat, drawn, make_joint
+from common.training.joint import Seat
 from common.training.kept import Parts
 from common.training.part_state import State, unflat
 from common.training.prepare import STATE_COPIES, Prepared, kept_bytes, largest_body, largest_frame, prepare
@@ -108,22 +108,27 @@ class Opener:
             seat, received = self._sit(prepared, request, store)
         elif request.resume is not None:
             received = _newest_common(store, request.resume)
-        if request.resume is not None:
-            tensors, facts = store.read(received, TailFacts)
-            job = _same_job(facts, request)
-            store.forget_behind(received)
-            state = unflat(tensors, "tail/")
-        station, leave = self._station(prepared, job, name, key, store, received, state, seat)
-        kept: list[Parts] = []
-        if facts is not None:
-            station.load(tensors, facts)
-            kept = kept_answers(tensors)
+        with ExitStack() as failing:  # the others must not wait for a party that cannot begin
+            if seat is not None:
+                failing.callback(seat.leave)
+            if request.resume is not None:
+                tensors, facts = store.read(received, TailFacts)
+                job = _same_job(facts, request)
+                store.forget_behind(received)
+                state = unflat(tensors, "tail/")
+            station, leave = self._station(prepared, job, name, key, store, received, state, seat)
+            kept: list[Parts] = []
+            if facts is not None:
+                station.load(tensors, facts)
+                kept = kept_answers(tensors)
+            limits = Limits(body_bytes=self._body(prepared, job))
+            failing.pop_all()
         session = Hosted(
             name,
             key,
             station,
             folder,
-            limits=Limits(body_bytes=self._body(prepared, job)),
+            limits=limits,
             window=request.window,
             place=self.place,
             received=received,
@@ -248,25 +253,6 @@ class Opener:
         if not found:
             raise SessionGone(f"there is no checkpoint of session {printable(name, 64)!r} in {self.run_dir}")
         return found[-1]
-
-
-def joint_maker(
-    recipes: Mapping[str, Recipe], device: str, turns: AbstractContextManager[object]
-) -> Callable[[list[Comer], State | None], Joint]:
-    """Makes the tail of several parties' runs."""
-
-    def make(comers: list[Comer], state: State | None) -> Joint:
-        job = comers[0].job
-        recipe = recipes[job.workload]
-        if recipe.top is None:
-            raise JobRefused(f"{job.workload} is no workload of several parties")
-        top = drawn(partial(recipe.top, job), job.seed)
-        parties = [(each.prepared, each.job) for each in comers]
-        tail = make_joint(parties, top, recipe.objective, device=device, state=state)
-        owner = next(each.job.party for each in comers if each.job.labels == "edge")
-        return Joint(tail, job.parties, owner, busy_timer(device), turns=turns)
-
-    return make
 
 
 def _newest_common(store: CheckpointStore, resume: Resume) -> int:

@@ -18,8 +18,9 @@ from common.records import check_run_dir, software_version
 from common.training.acceptor import Acceptor, Admission, Serve
 from common.training.gathering import LONGEST_WAIT_S, Gatherings
 from common.training.hosted import AWAY_S, Hosted, Place
-from common.training.meeting import Meetings
-from common.training.opening import Opener, Recipe, joint_maker
+from common.training.joint_part import joint_maker
+from common.training.meeting import Labels, Meetings
+from common.training.opening import Opener, Recipe
 from common.training.probing import answer
 from common.training.profiles import packed
 from common.training.session import check_open
@@ -56,6 +57,7 @@ class Server:
         share: what sessions of the same job have in common.
         clients: sessions that must be there before the first mean of ``share`` average.
         more_ports: further training ports; 0 takes free ones.
+        labels: of runs of several parties that have none.
     """
 
     def __init__(
@@ -77,12 +79,13 @@ class Server:
         share: Share = Share.NONE,
         clients: int = 1,
         more_ports: Sequence[int] = (),
+        labels: Labels | None = None,
     ) -> None:
         place = Place(Turns(default_places(device)), queue_limit, away_s, self._forget)
         self._groups = Groups(share, clients)
         wait_s = min(away_s, LONGEST_WAIT_S)
-        gatherings = Gatherings(joint_maker(recipes, device, place.turns), wait_s)
-        self._meetings = Meetings(gatherings.allow, away_s)
+        gatherings = Gatherings(joint_maker(recipes, device, place.turns, labels), wait_s)
+        self._meetings = Meetings(gatherings.allow, away_s, labels)
         self._opener = Opener(recipes, pinned, device, codec_memory_mb, run_dir, place, self._groups, gatherings)
         self._max_sessions = max_sessions
         self._places = threading.Semaphore(max_sessions)

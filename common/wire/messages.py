@@ -85,7 +85,7 @@ class Meet(Struct, frozen=True, tag="meet"):
     """Which one it is, from 0."""
     parties: int
     decider: int
-    """The party that says which samples are held out."""
+    """The party that says which samples are held out, as it has the labels; ``parties`` where the cloud has them."""
     salt: bytes
     """For hashing ids, if it is the first party; empty where its user has given one to all parties."""
 
