@@ -270,16 +270,16 @@ def test_stale_and_compressed_it_learns_as_unsplit(tmp_path: Path, data: str) ->
         pytest.skip(f"{RENDERS} is missing: set TANDEM_TEST_DATA to a folder with renders of chairs in it")
     dataset = "shapes" if data == "shapes" else f"objects:{RENDERS}"
     setting: dict[str, Any] = {
-        "width": 0.12,
+        "width": 0.25,
         "batch_size": 16,
         "epochs": 8,
         "dataset": dataset,
-        "lr": 1e-3,
+        "lr": 5e-4,
         "samples": 0,
     }
     *_, unsplit_loss, _ = unsplit(plan_job(BaseOptions(**values(tmp_path, **setting))), Plateau())
     with served(tmp_path / "server") as server:
-        run = remote(server, tmp_path / "client", Plateau(), **{**setting, "stale_it": 3, "compress": ""})
+        run = remote(server, tmp_path / "client", Plateau(), **{**setting, "stale_it": 1, "compress": ""})
     first = json.loads((run.folder / "metrics.jsonl").read_text().splitlines()[0])["loss"]
     assert unsplit_loss < first / 3
     assert run.summary["loss"] < 1.25 * unsplit_loss
