@@ -11,7 +11,7 @@ from DIN.samples import load_clicks
 from DIN.train import plan_all, train_in_process
 from tests.test_real_images import REAL_DATA
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 MOVIELENS = REAL_DATA / "movielens100k"
 STALE_IT = 3
