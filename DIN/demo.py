@@ -31,7 +31,7 @@ _LISTENS = re.compile(r"portA (\d+), portB (\d+), hyperport (\d+)")
 class DemoOptions:
     """Train with two parties and a server, then in one process, and compare."""
 
-    epochs: int = 10
+    epochs: int = 5
     """How often the samples are gone through."""
     optim: str = "imdb"
     """Optimizer preset: imdb (Adam) learns more of these few samples than din, the published one."""

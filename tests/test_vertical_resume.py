@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from common.errors import TandemError
+from common.training import duplex
 from common.training.recorder import Recorder
 from common.training.serve import Server
 from DIN.train import Finished
@@ -106,14 +107,26 @@ def test_all_are_killed_in_one_process(tmp_path: Path, dies: str) -> None:
     same(here(tmp_path / "killed", resume=folder, **setting), expected)
 
 
-def test_a_party_that_stays_away_ends_the_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("heard", "words"),
+    [
+        (True, "party A of the run did not come within 6 s"),
+        (False, r"the run has lost party A: .*did not come back within 6 s"),
+    ],
+)
+def test_a_party_that_stays_away_ends_the_run(tmp_path: Path, heard: bool, words: str) -> None:
+    """Whether it could say that it fell, or was gone without a word."""
+    real = duplex._last_words
+
     def leaves() -> Finished | None:
         try:
             return party(server, tmp_path, "A", stale_it=0)
         except Killed:
             return None
 
-    with pytest.MonkeyPatch.context() as patch, serving(tmp_path / "server", recipes=RECIPES, away_s=3) as server:
+    with pytest.MonkeyPatch.context() as patch, serving(tmp_path / "server", recipes=RECIPES, away_s=6) as server:
         killed_at(4, "A", patch)
-        with pytest.raises(TandemError, match="party A of the run did not come within 3 s"):
+        if not heard:
+            patch.setattr(duplex, "_last_words", lambda error: None if isinstance(error, Killed) else real(error))
+        with pytest.raises(TandemError, match=words):
             together(partial(party, server, tmp_path, "B", stale_it=0), leaves)
