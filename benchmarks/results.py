@@ -44,12 +44,12 @@ class Workload:
 
 
 WORKLOADS: Mapping[str, Workload] = {
-    "VGG19": Workload("images", 4, 240, 100, 3, 19, 4, ("--optim", "resnet", "--lr", "0.01")),
-    "resnet50": Workload("images", 2, 160, 64, 2, 19, 4, ("--optim", "resnet", "--lr", "0.01")),
+    "VGG19": Workload("images", 4, 240, 100, 3, 19, 4, ("--optim", "resnet", "--lr", "0.002")),
+    "resnet50": Workload("images", 2, 160, 64, 3, 19, 4, ("--optim", "resnet", "--lr", "0.0005")),
     "Mobilenetv3_large": Workload(
         "images", 4, 240, 100, 4, 18, 4, ("--optim", "mobilenet", "--lr", "0.05", "--dropout", "0.2")
     ),
-    "resnet50_imgnet": Workload("tiny_imagenet", 4, 150, 50, 4, 19, 4, ("--optim", "resnet", "--lr", "0.01")),
+    "resnet50_imgnet": Workload("tiny_imagenet", 4, 150, 50, 4, 19, 4, ("--optim", "resnet", "--lr", "0.002")),
     "BILSTM": Workload(
         "texts",
         2,
