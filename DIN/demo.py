@@ -53,10 +53,10 @@ def main() -> None:
     print("party A, party B and the server, over TCP on this machine", flush=True)
     folder = options.run_dir / f"{time.strftime('%Y%m%d-%H%M%S')}-demo-din"
     with ExitStack() as stack:
-        server = _start(stack, "DIN.server", ["--portA", "0", "--portB", "0", "--hyperport", "0"], folder)
-        port_a, port_b, hyperport = _ports(server)
+        server = start(stack, "DIN.server", ["--portA", "0", "--portB", "0", "--hyperport", "0"], folder)
+        port_a, port_b, hyperport = ports_of(server)
         where = ["--portA", port_a, "--portB", port_b, "--hyperport", hyperport]
-        parties = [_start(stack, f"DIN.client{name}", [*where, *flags], folder / name) for name in "AB"]
+        parties = [start(stack, f"DIN.client{name}", [*where, *flags], folder / name) for name in "AB"]
         for name, each in zip("AB", parties, strict=True):
             told, _ = each.communicate(timeout=_TRAINED_S)
             if each.returncode:
@@ -74,7 +74,8 @@ def main() -> None:
         raise TandemError("the two runs differ; on one machine that is an error: please report it")
 
 
-def _start(stack: ExitStack, module: str, flags: list[str], run_dir: Path) -> "subprocess.Popen[str]":
+def start(stack: ExitStack, module: str, flags: list[str], run_dir: Path) -> "subprocess.Popen[str]":
+    """One of the programs, with a thread of its own, as long as the stack is open."""
     command = [sys.executable, "-m", module, *flags, "--threads", "1", "--run_dir", str(run_dir)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
     stack.callback(_stop, process)
@@ -91,7 +92,8 @@ def _stop(process: "subprocess.Popen[str]") -> None:
             process.stdout.close()
 
 
-def _ports(server: "subprocess.Popen[str]") -> tuple[str, str, str]:
+def ports_of(server: "subprocess.Popen[str]") -> tuple[str, str, str]:
+    """Ports for party A, for all others, and for control, of a server that has just been started."""
     line = server.stdout.readline() if server.stdout is not None else ""
     found = _LISTENS.search(line)
     if found is None:
