@@ -12,7 +12,7 @@ from common.codec import load_own, make_codec
 from common.codec.limit import DEFAULT_MB
 from common.errors import UsageError
 from common.records import check_run_dir
-from common.training.head import NO_CORRECTION, Delay
+from common.training.delay import NO_CORRECTION, Delay
 from common.training.metered import check_metering
 from common.training.optimizers import find_preset
 from common.training.remote import RECONNECT_S

@@ -5,10 +5,10 @@ import torch
 from common.codec.limit import DEFAULT_MB
 from common.errors import UsageError
 from common.training.cloud_head import CloudHead, InputForm
+from common.training.delay import NO_CORRECTION, Delay
 from common.training.edge_tail import EdgeTail
 from common.training.exchange import Objective
 from common.training.half import Half
-from common.training.head import NO_CORRECTION, Delay
 from common.training.part_state import State
 from common.training.prepare import Prepared, make_head, make_tail
 from common.training.station import CloudHalf

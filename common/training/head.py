@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from itertools import compress
 
 import torch
@@ -15,7 +14,9 @@ from common.partition.layout import pack, unpack
 from common.training.activation_cache import CacheIndex
 from common.training.auxiliary import Auxiliary
 from common.training.checkpoint import PendingStep, under
-from common.training.exchange import AS_IT_IS, Answer, Objective, Outgoing, Upload, announced, narrowed, spec_of
+from common.training.delay import NO_CORRECTION, Delay
+from common.training.edge_loss import loss_of_outputs
+from common.training.exchange import Answer, Objective, Outgoing, Upload, announced, narrowed, spec_of
 from common.training.optimizers import Updater
 from common.training.part_state import State, copied, state_of_part
 from common.training.pending import HeadSnapshot, Pending
@@ -23,21 +24,8 @@ from common.training.randomness import one_at_a_time, step_stream
 from common.training.session import AnswerOrder
 from common.training.stash import Stash
 from common.wire.framing import Frame
-from common.wire.messages import Activations, Gradients, OutputGradients, Outputs
+from common.wire.messages import Activations, Gradients
 from common.wire.structs import View
-
-
-@dataclass(frozen=True)
-class Delay:
-    """What a head does about gradients that are K steps late."""
-
-    lookahead: bool = False
-    """Compute activations with the weights that are expected K steps on, when their gradients will be applied."""
-    shrink: float = 1.0
-    """Factor of late gradients."""
-
-
-NO_CORRECTION = Delay()
 
 
 class Head:
@@ -221,24 +209,12 @@ class Head:
         Raises:
             ProtocolError: another message, or outputs of other samples.
         """
-        message = frame.message
-        if not isinstance(message, Outputs) or (message.step, message.training) != (upload.step, upload.training):
-            raise ProtocolError(
-                f"the peer sent {type(message).__name__} where the outputs of step {upload.step} were due"
-            )
-        (outputs,) = AS_IT_IS.decode(Encoded(message.payload, frame.buffers))
-        count = len(upload.labels)
-        if not outputs.is_floating_point() or outputs.dim() < 1 or len(outputs) != count or self._objective is None:
-            raise ProtocolError(f"outputs of shape {tuple(outputs.shape)} came for {count} samples")
-        outputs = outputs.to(self._device).requires_grad_(upload.training)
-        with torch.set_grad_enabled(upload.training):
-            loss, correct = self._objective(outputs, upload.labels.to(self._device))
-        if not upload.training:
-            self._order.answered(upload.step, count, training=False)
-            return Answer(upload.step, False, loss.item(), correct, count, (), message.times)
-        (gradients,) = torch.autograd.grad(loss, [outputs])
-        encoded = AS_IT_IS.encode([gradients], upload.step)
-        return Outgoing(OutputGradients(upload.step, loss.item(), correct, encoded.spec), encoded.buffers)
+        if self._objective is None:
+            raise ProtocolError("the peer sent outputs, and the loss is not computed at this side")
+        turned = loss_of_outputs(self._objective, upload, frame, self._device)
+        if isinstance(turned, Answer):
+            self._order.answered(upload.step, len(upload.labels), training=False)
+        return turned
 
     def decode(self, frame: Frame) -> Answer:
         """The answer in a frame.

@@ -16,9 +16,10 @@ from common.partition.layout import most_bytes
 from common.partition.steps import state_of
 from common.training.activation_cache import CacheIndex, CachingCodec, require_repeatable
 from common.training.auxiliary import make_auxiliary
+from common.training.delay import NO_CORRECTION, Delay
 from common.training.digest import combined_digest, parameter_digests
 from common.training.exchange import Objective
-from common.training.head import NO_CORRECTION, Delay, Head
+from common.training.head import Head
 from common.training.optimizers import Updater, find_preset
 from common.training.part_state import State, optimizer_state, put_values
 from common.training.randomness import one_at_a_time
