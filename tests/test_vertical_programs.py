@@ -55,8 +55,8 @@ def test_wrong_usage(monkeypatch: pytest.MonkeyPatch, flags: str, words: str) ->
 
 
 def test_a_party_finds_its_port() -> None:
-    ports = {"portA": 1, "portB": 2}
-    assert [ClientOptions(party=name, parties=3, **ports).port for name in ("A", "2", "c")] == [1, 2, 2]
+    parties = [ClientOptions(party=name, parties=3, portA=1, portB=2) for name in ("A", "2", "c")]
+    assert [each.port for each in parties] == [1, 2, 2]
 
 
 @pytest.mark.parametrize(("port_a", "port_b", "training"), [(0, 0, 2), (5, 5, 1)])
