@@ -158,10 +158,9 @@ def test_no_more_batches_are_held_than_were_agreed(tmp_path: Path, plan: Plan) -
             for step in range(3):
                 message, buffers = asked(half, plan, step)
                 session.training.send(message, [memoryview(each) for each in buffers])
-            for _ in range(2):
-                assert isinstance(session.training.receive().frame.message, Activations)
             with pytest.raises(PeerError, match="step 2 came with 2 under way; K is 1"):
-                session.training.receive()
+                for _ in range(3):  # its words may overtake what it would have sent before
+                    assert isinstance(session.training.receive().frame.message, Activations)
 
 
 def carried(outgoing: Outgoing) -> Frame:

@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from common.errors import ConnectionLost, PeerError, SessionGone
+from common.training.loop import StepDone
 from common.training.prepare import largest_body, make_head
+from common.training.recorder import Recorder
 from common.training.remote import OpenSession, open_session
 from common.training.serve import Server
 from common.wire.framing import pack
@@ -309,11 +311,24 @@ def test_an_edge_that_never_attaches_is_forgotten(server: Server, plan: Plan, mo
 
 
 @pytest.mark.slow
-def test_a_client_that_loses_its_server_says_so_and_stops(server: Server, images: str, tmp_path: Path) -> None:
+def test_a_client_that_loses_its_server_says_so_and_stops(
+    server: Server, images: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chosen = options(images, tmp_path, server, epochs=10_000, reconnect_s=0.5)
     job = plan_job(chosen)
+    begun, record = threading.Event(), Recorder.step
 
-    closer = threading.Timer(1.0, server.close)
+    def step(recorder: Recorder, done: StepDone) -> None:
+        record(recorder, done)
+        if done.step == 20:
+            begun.set()
+
+    def close() -> None:
+        begun.wait(60)
+        server.close()
+
+    monkeypatch.setattr(Recorder, "step", step)
+    closer = threading.Thread(target=close)
     closer.start()
     with pytest.raises(ConnectionLost, match=r"away for 0\.5 s \(--reconnect_s\); the run stops.* go on with --resume"):
         train_with_server(job, chosen)
