@@ -18,6 +18,7 @@ from common.training.serve import Server
 from common.wire.framing import Frame, FrameReader, feed, pack
 from common.wire.messages import Activations, Applied, Gradients, Inputs, OutputGradients
 from common.wire.structs import Payload, TensorSpec
+from common.wire.tcp import Connection
 from discriminative.recipe import Plan
 from generative.options import BaseOptions
 from generative.recipe import objective, plan_job
@@ -151,6 +152,11 @@ def test_an_honest_run_beside_a_dishonest_one(tmp_path: Path, plan: Plan) -> Non
         same(remote(server, tmp_path / "client", epochs=1), expected)
 
 
+def all_activations(connection: Connection, count: int) -> None:
+    for _ in range(count):
+        assert isinstance(connection.receive().frame.message, Activations)
+
+
 def test_no_more_batches_are_held_than_were_agreed(tmp_path: Path, plan: Plan) -> None:
     with served(tmp_path / "server") as server:
         session, half = opened(server, plan), edge(plan)
@@ -159,8 +165,7 @@ def test_no_more_batches_are_held_than_were_agreed(tmp_path: Path, plan: Plan) -
                 message, buffers = asked(half, plan, step)
                 session.training.send(message, [memoryview(each) for each in buffers])
             with pytest.raises(PeerError, match="step 2 came with 2 under way; K is 1"):
-                for _ in range(3):  # its words may overtake what it would have sent before
-                    assert isinstance(session.training.receive().frame.message, Activations)
+                all_activations(session.training, 3)  # its words may overtake what it would have sent before
 
 
 def carried(outgoing: Outgoing) -> Frame:
