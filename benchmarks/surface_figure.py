@@ -54,7 +54,11 @@ def save_figure(path: Path, surfaces: Sequence[Surface], style: Literal["screen"
             axis.spines[:].set_visible(False)
             axis.tick_params(length=0)
             unsplit = "" if surface.unsplit is None else f"\nunsplit {100 * surface.unsplit:.1f} %"
-            axis.set(xlabel="codec, both directions", ylabel="staleness bound K", title=surface.title.replace(": ", ":\n", 1) + unsplit)
+            axis.set(
+                xlabel="codec, both directions",
+                ylabel="staleness bound K",
+                title=surface.title.replace(": ", ":\n", 1) + unsplit,
+            )
             axis.title.set_fontsize("small")
             figure.colorbar(image, ax=axis, label="points below unsplit")
         save(figure, path, look.dpi)
