@@ -39,6 +39,7 @@ def main() -> None:
         security=security,
         away_s=options.away_s,
         more_ports=others,
+        port_flags=("--portA", "--portB")[: 1 + len(others)],
         labels=labels,
     )
     port_b = (*server.more_ports, server.port)[0]

@@ -8,12 +8,13 @@ from common.command import run_command
 from common.config import parse
 from discriminative.options import BaseOptions
 from discriminative.recipe import plan_job
+from discriminative.resume import with_saved
 from discriminative.train import report, train_in_process
 
 
 def main() -> None:
     """Train the job of the command line in this process."""
-    options = parse(BaseOptions)
+    options = with_saved(parse(BaseOptions))
     options.prepare()
     print(report(train_in_process(plan_job(options), options)))
 

@@ -79,6 +79,9 @@ def main() -> None:
     options = parse(Options)
     if options.trace_up is None and options.trace_down is None:
         raise UsageError("there is nothing to follow: give --trace_up, --trace_down, or both")
+    for path, way in ((options.trace_up, "up"), (options.trace_down, "down")):
+        if path is not None:
+            read_trace(path, "up" if way == "up" else "down")  # better told now than behind the profile
     check_run_dir(options.out)
     profile = measured_profile(options.model, options.batch_size, options.codecs, options.out)
     problem = Problem(

@@ -60,6 +60,8 @@ class Row:
 def main() -> None:
     """Run each link, and print a row for each move."""
     options = parse(Options)
+    for link in options.links:
+        parse_context(link)  # better told now than by a program that does not start
     rows = [row for link in options.links for row in _run(options, link)]
     print(machine() + "\n")
     print_table([asdict(row) for row in rows])

@@ -1,12 +1,17 @@
 """Command line of the server."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from common.codec import load_own, make_codec
 from common.errors import UsageError
 from common.training.hosted import AWAY_S
-from discriminative.options import ComputeOptions
+from common.training.opening import Recipe
+from common.training.serve import Server
+from common.wire.security import server_security
+from discriminative.options import ComputeOptions, check_ports
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +40,32 @@ class ListenOptions(ComputeOptions):
         for name, low in (("max_sessions", 1), ("away_s", 0)):
             if not getattr(self, name) >= low:
                 raise UsageError(f"--{name} is {getattr(self, name)}; it must be {low} or more")
+
+    def serve(self, recipes: Mapping[str, Recipe], pinned: Mapping[str, Any], **more: Any) -> None:
+        """Serve sessions of these recipes until interrupted; ``more`` goes to `common.training.serve.Server`."""
+        check_ports(port=self.port, hyperport=self.hyperport)
+        for codec in self.own_codec:
+            make_codec(load_own(codec))
+        server = Server(
+            recipes,
+            pinned=pinned,
+            ip=self.ip,
+            port=self.port,
+            hyperport=self.hyperport,
+            device=self.device,
+            queue_limit=self.queue_limit,
+            run_dir=self.run_dir,
+            codec_memory_mb=self.codec_memory_mb,
+            security=server_security(self.ip, self.security, insecure=self.insecure),
+            max_sessions=self.max_sessions,
+            away_s=self.away_s,
+            **more,
+        )
+        print(f"listening on {self.ip}, port {server.port}, hyperport {server.hyperport}", flush=True)
+        try:
+            server.serve()
+        finally:
+            server.close()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Runs that are killed and go on: losses, weights and step counts are those of a run that was left alone."""
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from baseline import base
 from common.training.recorder import Recorder
 from common.training.serve import Server
 from discriminative.options import BaseOptions, ClientOptions
@@ -83,6 +85,22 @@ def test_a_run_in_one_process_goes_on(images: str, tmp_path: Path, setting: dict
     for key in ("parameters_digest", "steps", "samples", "epochs", "accuracy", "bytes_up_per_step"):
         assert resumed.summary[key] == whole.summary[key], key
     assert resumed.summary["resumes"] == 1
+
+
+def test_one_process_goes_on_by_the_folder_alone(
+    images: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = BaseOptions(**values(images, tmp_path))
+    with pytest.MonkeyPatch.context() as patch:
+        killed_at(5, patch)
+        with pytest.raises(Killed):
+            train_in_process(plan_job(options), options)
+    folder = folder_of(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["base", "--resume", str(folder), "--threads", "1"])
+    base.main()
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["epochs"], summary["steps"], summary["resumes"]) == (options.epochs, 8, 1)
+    assert str(folder) in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("setting", SETTINGS[1:3], ids=lambda each: f"K{each['stale_it']}-{len(each)}")

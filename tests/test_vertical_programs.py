@@ -1,12 +1,13 @@
 """The vertical workload's programs, as their users start them."""
 
 import json
+import socket
 import sys
 from pathlib import Path
 
 import pytest
 
-from common.errors import UsageError
+from common.errors import ConnectionLost, UsageError
 from common.training.serve import Server
 from DIN import base, client, server
 from DIN.options import ClientOptions
@@ -84,3 +85,13 @@ def test_a_server_listens_for_each_party(
     server.main()
     *_, a, b, _ = (int(word.rstrip(",")) for word in capsys.readouterr().out.split() if word.rstrip(",").isdigit())
     assert (a == b) == (training == 1)
+
+
+@pytest.mark.parametrize("busy", ["portA", "portB"])
+def test_a_busy_port_is_told_by_its_own_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ports = {"portA": 0, "portB": 0, busy: taken.getsockname()[1]}
+        flags = [word for name, port in ports.items() for word in (f"--{name}", str(port))]
+        called(monkeypatch, *flags, "--ip", "127.0.0.1", "--hyperport", "0", "--run_dir", str(tmp_path))
+        with pytest.raises(ConnectionLost, match=rf"\(--{busy}\).*choose another with --{busy}"):
+            server.main()

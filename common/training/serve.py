@@ -57,6 +57,7 @@ class Server:
         share: what sessions of the same job have in common.
         clients: sessions that must be there before the first mean of ``share`` average.
         more_ports: further training ports; 0 takes free ones.
+        port_flags: what all training ports are called on the command line.
         labels: of runs of several parties that have none.
     """
 
@@ -79,6 +80,7 @@ class Server:
         share: Share = Share.NONE,
         clients: int = 1,
         more_ports: Sequence[int] = (),
+        port_flags: Sequence[str] = ("--port",),
         labels: Labels | None = None,
     ) -> None:
         place = Place(Turns(default_places(device)), queue_limit, away_s, self._forget)
@@ -93,7 +95,10 @@ class Server:
         self._lock = threading.Lock()
         check_run_dir(run_dir)
         with contextlib.ExitStack() as stack:
-            training = [stack.enter_context(listen(ip, each, what="--port")) for each in (port, *more_ports)]
+            training = [
+                stack.enter_context(listen(ip, each, what=flag))
+                for each, flag in zip((port, *more_ports), port_flags, strict=True)
+            ]
             control = stack.enter_context(listen(ip, hyperport, what="--hyperport"))
             stack.pop_all()
         self.port, *others = [each.getsockname()[1] for each in training]

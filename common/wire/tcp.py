@@ -254,9 +254,8 @@ def listen(host: str, port: int, *, what: str) -> socket.socket:
     try:
         return socket.create_server((host, port), backlog=128)
     except (OSError, UnicodeError, OverflowError) as error:
-        reason = (getattr(error, "strerror", None) or str(error)).split(" (while")[
-            0
-        ]  # `create_server` adds the address again
+        # `create_server` adds the address again.
+        reason, _, _ = (getattr(error, "strerror", None) or str(error)).partition(" (while")
         raise ConnectionLost(f"cannot listen on {host}:{port} ({what}): {reason}; choose another with {what}") from None
 
 
