@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from common.errors import ProtocolError
 from common.wire import messages, structs
-from common.wire.framing import ALIGNMENT, Buffer, Frame, FrameReader, Limits, feed, frame_bytes, pack
+from common.wire.framing import ALIGNMENT, VERSION, Buffer, Frame, FrameReader, Limits, feed, frame_bytes, pack
 from common.wire.messages import (
     Activations,
     Attach,
@@ -128,14 +128,14 @@ def joined(parts: list[Buffer]) -> bytes:
     return b"".join(bytes(part) for part in parts)
 
 
-def framed(header: bytes, body: bytes = b"", *, flags: int = 1, reserved: int = 0, version: int = 1) -> bytes:
+def framed(header: bytes, body: bytes = b"", *, flags: int = 1, reserved: int = 0, version: int = 2) -> bytes:
     """A frame with right sums around any header and body: an independent second writer of the format."""
     digest = xxhash.xxh3_64_intdigest(header + body) if flags & 1 else 0
     return prefixed(len(header), len(body), digest, flags=flags, reserved=reserved, version=version) + header + body
 
 
 def prefixed(
-    header_bytes: int, body_bytes: int, digest: int = 0, *, flags: int = 1, reserved: int = 0, version: int = 1
+    header_bytes: int, body_bytes: int, digest: int = 0, *, flags: int = 1, reserved: int = 0, version: int = 2
 ) -> bytes:
     fields = [b"TNDM", version, flags, reserved, header_bytes, 0, body_bytes, digest]
     fields[5] = xxhash.xxh3_64_intdigest(PREFIX.pack(*fields)) & 0xFFFFFFFF
@@ -209,12 +209,12 @@ class TestRoundTrip:
         assert contents(frame) == (GRADIENTS, [b"abc"])
 
     def test_a_second_writer_of_the_format_is_understood(self) -> None:
-        data = framed(header([3, 0], {"type": "gradients", **msgspec.to_builtins(GRADIENTS)}), b"abc" + bytes(61))
+        data = framed(header([3, 0], msgspec.to_builtins(GRADIENTS)), b"abc" + bytes(61))
         assert contents(read(data)[0]) == (GRADIENTS, [b"abc", b""])
         assert joined(pack(GRADIENTS, [b"abc", b""])) == data
 
     def test_fields_with_defaults_may_be_left_out(self) -> None:
-        short = {"type": "opened", "session": "a", "key": b"", "software": "b"}
+        short = ["opened", "a", b"", "b"]
         assert read(framed(header([], short)))[0].message == Opened("a", b"", "b")
 
 
@@ -293,7 +293,10 @@ class TestRefusal:
         refused(b"GET / HTTP/1.1\r\nHost: tandem\r\n\r\n", "does not speak Tandem.*GET / HT.*right address and port")
 
     def test_another_version(self) -> None:
-        refused(framed(header([], {"type": "finish"}), version=2), "version 2, this side reads 1")
+        refused(
+            framed(header([], ["finish"]), version=3),
+            "version 3, this side reads 2; install the same version of Tandem",
+        )
 
     @pytest.mark.parametrize("offset", range(5, 32))
     def test_a_damaged_prefix(self, offset: int) -> None:
@@ -318,8 +321,8 @@ class TestRefusal:
         refused(bytes(data), "checksum does not match")
 
     def test_unknown_flags(self) -> None:
-        refused(framed(header([], {"type": "finish"}), flags=3), "unknown flags 0x3")
-        refused(framed(header([], {"type": "finish"}), reserved=9), "unknown flags 0x1/0x9")
+        refused(framed(header([], ["finish"]), flags=3), "unknown flags 0x3")
+        refused(framed(header([], ["finish"]), reserved=9), "unknown flags 0x1/0x9")
 
     def test_no_checksum(self) -> None:
         refused(joined(pack(Ping(1), checksum=False)), "no checksum, which this connection needs")
@@ -328,7 +331,7 @@ class TestRefusal:
         refused(prefixed(0, 0), "no header")
 
     def test_sizes_that_do_not_add_up(self) -> None:
-        finish = {"type": "finish"}
+        finish = ["finish"]
         for sizes in ([1], [64, 1], [65], [-64, 128], [2**63, 2**63], []):
             body = b"" if sizes == [1] else bytes(64)
             refused(framed(header(sizes, finish), body), "do not make a body")
@@ -336,30 +339,31 @@ class TestRefusal:
     @pytest.mark.parametrize(
         ("message", "match"),
         [
-            ({"type": "shutdown"}, "Invalid value 'shutdown'"),
-            ({"number": 1}, "missing required field `type`"),
-            ({"type": "ping", "number": 1, "more": 2}, "unknown field `more`"),
-            ({"type": "ping"}, "missing required field `number`"),
-            ({"type": "ping", "number": "1"}, "Expected `int`, got `str`"),
-            ({"type": "gradients", "payload": ["none", [["float16", [2], [], 0]]]}, "at most length 3"),
-            ([], "Expected `object`"),
+            (["shutdown"], "Invalid value 'shutdown'"),
+            ([1], "Expected `str`"),
+            (["ping", 1, 0, 2], "at most length 2, got 3"),
+            (["ping"], "at least length"),
+            (["ping", "1"], "Expected `int`, got `str`"),
+            (["gradients", 0, True, 0.0, 0, 0, ["none", [["float16", [2], [], 0]]]], "at most length 3"),
+            ([], "at least length"),
+            ({"type": "ping", "number": 1}, "Expected `array`, got `object`"),
         ],
     )
     def test_unknown_messages(self, message: object, match: str) -> None:
         refused(framed(header([], message)), f"cannot be read.*{match}.*same version of Tandem")
 
     def test_unknown_parts_of_the_header(self) -> None:
-        refused(framed(msgspec.msgpack.encode([[], {"type": "finish"}, 1])), "at most length 2")
-        refused(framed(header([], {"type": "finish"}) + b"\0"), "trailing characters")
+        refused(framed(msgspec.msgpack.encode([[], ["finish"], 1])), "at most length 2")
+        refused(framed(header([], ["finish"]) + b"\0"), "trailing characters")
 
     @pytest.mark.parametrize(
         "raw",
         [
-            header([], {"type": "attach", "session": "abcd"}).replace(b"abcd", b"\xff\xfe\xfd\xfc"),
-            header([], {"type": "attach", "session": "abcd"}).replace(b"attach", b"\xff" * 6),
-            b"\x92\x90\x82\xa1x" + b"\x91" * 100_000,
+            header([], ["attach", "abcd"]).replace(b"abcd", b"\xff\xfe\xfd\xfc"),
+            header([], ["attach", "abcd"]).replace(b"attach", b"\xff" * 6),
+            b"\x92\x90\x92\xa4ping" + b"\x91" * 100_000,
             b"\x92\xdd\xff\xff\xff\xff\x00",
-            b"\x92\x90\x82" + msgspec.msgpack.encode("digests") + b"\xdf\xff\xff\xff\xff",
+            b"\x92\x90\x92" + msgspec.msgpack.encode("finished") + b"\xdf\xff\xff\xff\xff",
         ],
         ids=["text not utf-8", "tag not utf-8", "nested too deep", "array of 4 billion", "map of 4 billion"],
     )
@@ -369,7 +373,7 @@ class TestRefusal:
     def test_a_reader_of_small_frames_says_both_numbers(self) -> None:
         refused(prefixed(101, 0), "header of 101 bytes; the limit here is 100", Limits(100, 1000))
         refused(prefixed(100, 1001), "body of 1001 bytes; the limit here is 1000", Limits(100, 1000))
-        refused(framed(header([0] * 11, {"type": "finish"})), "11 buffers; the limit here is 10", Limits(buffers=10))
+        refused(framed(header([0] * 11, ["finish"])), "11 buffers; the limit here is 10", Limits(buffers=10))
 
     def test_limits_hold_to_the_byte(self) -> None:
         parts = pack(GRADIENTS, [bytes(128)])
@@ -514,7 +518,7 @@ class TestDocument:
         assert documented == {kind.__struct_config__.tag for kind in MESSAGES}
 
     def test_versions_and_limits(self) -> None:
-        assert f"Frame version 1, message version {messages.PROTOCOL}." in PROTOCOL_MD
+        assert f"Frame version {VERSION}, message version {messages.PROTOCOL}." in PROTOCOL_MD
         limits = Limits()
         assert (
             f"| {limits.header_bytes} | the largest of a step of the job, + 64 KiB | {limits.buffers} |" in PROTOCOL_MD

@@ -21,7 +21,7 @@ from common.wire.structs import Struct
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 MAGIC = b"TNDM"
-VERSION = 1
+VERSION = 2
 ALIGNMENT = 64
 """Each buffer starts at a multiple of this in the body, as torch aligns its own memory."""
 
@@ -174,7 +174,10 @@ class FrameReader:
                 "is this the right address and port?"
             )
         if version != VERSION:
-            raise ProtocolError(f"the peer's frames have version {version}, this side reads {VERSION}")
+            raise ProtocolError(
+                f"the peer's frames have version {version}, this side reads {VERSION}; install the same version of "
+                "Tandem on both machines"
+            )
         if check != _fold(prefix[:12] + bytes(4) + prefix[16:]):
             raise ProtocolError("a frame prefix is damaged: its check value does not match")
         if flags & ~_CHECKSUM or reserved:

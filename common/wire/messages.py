@@ -8,30 +8,34 @@ from typing import TypeAlias
 
 from common.wire.structs import Job, Payload, Piece, Resume, Struct, TailTimes, TensorSpec, View
 
-PROTOCOL = 4
+PROTOCOL = 5
 """Version of the messages; raised when a peer of the version before could not follow."""
 
 
-class Challenge(Struct, frozen=True, tag="challenge"):
+class Sent(Struct, frozen=True, array_like=True):
+    """Base of all messages: an array, since names of fields would be most of what a small frame has beside tensors."""
+
+
+class Challenge(Sent, frozen=True, tag="challenge"):
     """Cloud -> edge, first on a connection under TLS: asks for a proof that the edge knows the token."""
 
     nonce: bytes
 
 
-class Proof(Struct, frozen=True, tag="proof"):
+class Proof(Sent, frozen=True, tag="proof"):
     """Edge -> cloud: answers `Challenge`."""
 
     nonce: bytes
     proof: bytes
 
 
-class Welcome(Struct, frozen=True, tag="welcome"):
+class Welcome(Sent, frozen=True, tag="welcome"):
     """Cloud -> edge: the proof is right, and here is the cloud's own; what follows is as without TLS."""
 
     proof: bytes
 
 
-class Open(Struct, frozen=True, tag="open"):
+class Open(Sent, frozen=True, tag="open"):
     """Edge -> cloud, first on the control port: asks for a session."""
 
     protocol: int
@@ -42,7 +46,7 @@ class Open(Struct, frozen=True, tag="open"):
     resume: Resume | None = None
 
 
-class Opened(Struct, frozen=True, tag="opened"):
+class Opened(Sent, frozen=True, tag="opened"):
     """Cloud -> edge: the session exists and waits for its training connection."""
 
     session: str
@@ -57,7 +61,7 @@ class Opened(Struct, frozen=True, tag="opened"):
     """What this session has in common with others: ``none``, ``tail``, or ``average`` (of the parts, each epoch)."""
 
 
-class Measure(Struct, frozen=True, tag="measure"):
+class Measure(Sent, frozen=True, tag="measure"):
     """Edge -> cloud, first on the control port: how fast is the cloud at this model? Answered by `Measured`."""
 
     protocol: int
@@ -67,14 +71,14 @@ class Measure(Struct, frozen=True, tag="measure"):
     """Which to time at each cut."""
 
 
-class Measured(Struct, frozen=True, tag="measured"):
+class Measured(Sent, frozen=True, tag="measured"):
     """Cloud -> edge: its profile of the model."""
 
     profile: bytes
     """Two texts as a JSON array, packed by zlib: the table, and what it is about (``docs/planning.md``)."""
 
 
-class Meet(Struct, frozen=True, tag="meet"):
+class Meet(Sent, frozen=True, tag="meet"):
     """Edge -> cloud, first on the control port: one of several parties looks for the others. Answered by `Met`."""
 
     protocol: int
@@ -90,7 +94,7 @@ class Meet(Struct, frozen=True, tag="meet"):
     """For hashing ids, if it is the first party; empty where its user has given one to all parties."""
 
 
-class Met(Struct, frozen=True, tag="met"):
+class Met(Sent, frozen=True, tag="met"):
     """Cloud -> edge, every second until all parties are there."""
 
     missing: tuple[int, ...]
@@ -99,7 +103,7 @@ class Met(Struct, frozen=True, tag="met"):
     """The first party's."""
 
 
-class Identities(Struct, frozen=True, tag="identities"):
+class Identities(Sent, frozen=True, tag="identities"):
     """Edge -> cloud, behind the last `Met`: the samples of a party. Answered by `Aligned`.
 
     Buffers: 16 bytes for each hashed id, each once; then a byte for each, 1 where the party would hold it out.
@@ -108,7 +112,7 @@ class Identities(Struct, frozen=True, tag="identities"):
     count: int
 
 
-class Aligned(Struct, frozen=True, tag="aligned"):
+class Aligned(Sent, frozen=True, tag="aligned"):
     """Cloud -> edge, every second until all parties have sent theirs.
 
     Buffers: in the last one, a byte for each id: 0 where another party lacks it, 1 for training, 2 for held out.
@@ -120,7 +124,7 @@ class Aligned(Struct, frozen=True, tag="aligned"):
     """What their jobs are to be called."""
 
 
-class Ping(Struct, frozen=True, tag="ping", omit_defaults=True):
+class Ping(Sent, frozen=True, tag="ping"):
     """Either way on the control port: answered at once by `Pong` with the same number.
 
     Buffers: any, of any content; it is the time of their way that is of interest.
@@ -131,7 +135,7 @@ class Ping(Struct, frozen=True, tag="ping", omit_defaults=True):
     """Bytes that the answer is to have as its buffer."""
 
 
-class Pong(Struct, frozen=True, tag="pong", omit_defaults=True):
+class Pong(Sent, frozen=True, tag="pong"):
     """Answer to `Ping`, with the answerer's own clock (seconds, its origin unknown).
 
     Buffers: one of as many bytes as were wanted, if any were.
@@ -145,7 +149,7 @@ class Pong(Struct, frozen=True, tag="pong", omit_defaults=True):
     """How many bytes came in these seconds."""
 
 
-class Attach(Struct, frozen=True, tag="attach"):
+class Attach(Sent, frozen=True, tag="attach"):
     """Edge -> cloud, first on the training port: this connection belongs to that session, and replaces its last one.
 
     On the control port likewise, where a control connection broke.
@@ -157,14 +161,14 @@ class Attach(Struct, frozen=True, tag="attach"):
     """Frames of the session's training that have come down so far; what was sent behind them is sent again."""
 
 
-class Attached(Struct, frozen=True, tag="attached"):
+class Attached(Sent, frozen=True, tag="attached"):
     """Cloud -> edge: training may begin, or go on."""
 
     received: int
     """Frames that have come up so far."""
 
 
-class Inputs(Struct, frozen=True, tag="inputs"):
+class Inputs(Sent, frozen=True, tag="inputs"):
     """Edge -> cloud, where the head is at the cloud: a step's inputs, as they are; answered by `Activations`.
 
     Buffers: one for each tensor of ``tensors``, then ``ids``.
@@ -178,7 +182,7 @@ class Inputs(Struct, frozen=True, tag="inputs"):
     """Which samples these are: their indices in the data set."""
 
 
-class Activations(Struct, frozen=True, tag="activations", omit_defaults=True):
+class Activations(Sent, frozen=True, tag="activations"):
     """Head -> tail: one step's activations.
 
     Buffers: one for each tensor of ``payload``, then ``labels``, then ``ids``, then, where ``random_state``
@@ -201,7 +205,7 @@ class Activations(Struct, frozen=True, tag="activations", omit_defaults=True):
     """Of a head at the cloud."""
 
 
-class Gradients(Struct, frozen=True, tag="gradients", omit_defaults=True):
+class Gradients(Sent, frozen=True, tag="gradients"):
     """Tail -> head: the answer to `Activations`; ``payload`` has the gradients that were wanted, in order.
 
     Buffers: one for each tensor of ``payload``.
@@ -217,17 +221,17 @@ class Gradients(Struct, frozen=True, tag="gradients", omit_defaults=True):
     times: TailTimes = TailTimes()
     views: tuple[View, ...] = ()
     """One for each gradient, where they are not the tensors of ``payload`` themselves."""
-    rate: float = 1.0
+    rate: float = 1  # as a whole number it takes one byte
     """To a head at the cloud: factor of its learning rate, which the edge's validation loss decides."""
 
 
-class Applied(Struct, frozen=True, tag="applied"):
+class Applied(Sent, frozen=True, tag="applied"):
     """Cloud -> edge: its head has applied the `Gradients` of a step."""
 
     step: int
 
 
-class Outputs(Struct, frozen=True, tag="outputs", omit_defaults=True):
+class Outputs(Sent, frozen=True, tag="outputs"):
     """Tail -> head, where the labels stay at the edge: the model's outputs, for the loss. Buffers: one."""
 
     step: int
@@ -236,7 +240,7 @@ class Outputs(Struct, frozen=True, tag="outputs", omit_defaults=True):
     times: TailTimes = TailTimes()
 
 
-class OutputGradients(Struct, frozen=True, tag="output_gradients"):
+class OutputGradients(Sent, frozen=True, tag="output_gradients"):
     """Head -> tail, in training: the loss's gradients of the `Outputs`; answered by `Gradients`. Buffers: one."""
 
     step: int
@@ -246,7 +250,7 @@ class OutputGradients(Struct, frozen=True, tag="output_gradients"):
     payload: Payload
 
 
-class Checkpoint(Struct, frozen=True, tag="checkpoint"):
+class Checkpoint(Sent, frozen=True, tag="checkpoint"):
     """Edge -> cloud on the training port: keep the state as it is behind all that was sent before this."""
 
     answered: int
@@ -255,14 +259,14 @@ class Checkpoint(Struct, frozen=True, tag="checkpoint"):
     """Whether the edge wants a copy of the tail's state, to train on alone if it must."""
 
 
-class Checkpointed(Struct, frozen=True, tag="checkpointed"):
+class Checkpointed(Sent, frozen=True, tag="checkpointed"):
     """Cloud -> edge: the state is held, and the checkpoint before it is on disk. Buffers: one for each piece."""
 
     pieces: tuple[Piece, ...] = ()
     """The tail's state, where the edge wanted a copy."""
 
 
-class Move(Struct, frozen=True, tag="move"):
+class Move(Sent, frozen=True, tag="move"):
     """Edge -> cloud on the training port, when every step was answered: train by another plan from now on.
 
     Buffers: one for each piece, as it is in memory.
@@ -280,7 +284,7 @@ class Move(Struct, frozen=True, tag="move"):
     """State of what is in the tail from now on, and was not (or has changed at the edge)."""
 
 
-class Moved(Struct, frozen=True, tag="moved"):
+class Moved(Sent, frozen=True, tag="moved"):
     """Cloud -> edge: done; with the state of what is in the head from now on, and was not. Buffers as in `Move`."""
 
     pieces: tuple[Piece, ...] = ()
@@ -288,7 +292,7 @@ class Moved(Struct, frozen=True, tag="moved"):
     """Why all stays as it is."""
 
 
-class Average(Struct, frozen=True, tag="average"):
+class Average(Sent, frozen=True, tag="average"):
     """Edge -> cloud on the training port, behind an epoch: the head's values, for the mean with other edges' heads.
 
     Buffers: one for each piece.
@@ -297,7 +301,7 @@ class Average(Struct, frozen=True, tag="average"):
     pieces: tuple[Piece, ...]
 
 
-class Averaged(Struct, frozen=True, tag="averaged"):
+class Averaged(Sent, frozen=True, tag="averaged"):
     """Cloud -> edge: the mean; the tails have theirs already. Buffers: one for each piece."""
 
     edges: int
@@ -305,21 +309,21 @@ class Averaged(Struct, frozen=True, tag="averaged"):
     pieces: tuple[Piece, ...]
 
 
-class Finish(Struct, frozen=True, tag="finish"):
+class Finish(Sent, frozen=True, tag="finish"):
     """Edge -> cloud on the training port: every step was answered, the run is over."""
 
 
-class Finished(Struct, frozen=True, tag="finished"):
+class Finished(Sent, frozen=True, tag="finished"):
     """Cloud -> edge: digest of each of the tail's parameters and buffers."""
 
     digests: dict[str, str]
 
 
-class Bye(Struct, frozen=True, tag="bye"):
+class Bye(Sent, frozen=True, tag="bye"):
     """Edge -> cloud, last of all: `Finished` has come, and the session may be forgotten."""
 
 
-class Error(Struct, frozen=True, tag="error"):
+class Error(Sent, frozen=True, tag="error"):
     """Either way, last on its connection: why the sender gives up."""
 
     code: str

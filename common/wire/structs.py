@@ -122,9 +122,10 @@ class Piece(Struct, frozen=True, array_like=True):
 class TailTimes(Struct, frozen=True, array_like=True):
     """When the tail's side worked on a step: (start on its own clock, busy seconds) for each stage."""
 
-    receive: tuple[float, float] = (0.0, 0.0)
-    decode: tuple[float, float] = (0.0, 0.0)
-    compute: tuple[float, float] = (0.0, 0.0)
-    encode: tuple[float, float] = (0.0, 0.0)
+    # Whole numbers, as these take one byte each where nothing was timed.
+    receive: tuple[float, float] = (0, 0)
+    decode: tuple[float, float] = (0, 0)
+    compute: tuple[float, float] = (0, 0)
+    encode: tuple[float, float] = (0, 0)
     timed_bytes: int = 0
     """How many bytes came in the seconds of ``receive``."""

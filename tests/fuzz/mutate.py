@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import xxhash
 
-from common.wire.framing import ALIGNMENT
+from common.wire.framing import ALIGNMENT, VERSION
 from common.wire.messages import Message
 
 _PREFIX = struct.Struct("<4sBBHIIQQ")
@@ -49,7 +49,7 @@ Path = tuple[Any, ...]
 class Seed:
     """An honest frame, taken apart."""
 
-    message: dict[str, Any]
+    message: list[Any]
     buffers: tuple[bytes, ...]
     paths: tuple[Path, ...]
     """To each value in the message."""
@@ -57,7 +57,7 @@ class Seed:
     @classmethod
     def of(cls, message: Message, buffers: Sequence[bytes]) -> "Seed":
         """Take a message apart."""
-        plain: dict[str, Any] = msgspec.msgpack.decode(msgspec.msgpack.encode(message))
+        plain: list[Any] = msgspec.msgpack.decode(msgspec.msgpack.encode(message))
         return cls(plain, tuple(buffers), tuple(_paths(plain)))
 
 
@@ -120,7 +120,7 @@ def scramble(data: bytes, rng: random.Random) -> bytes:
 
 def _framed(header: bytes, body: bytes, rng: random.Random) -> bytes:
     digest = xxhash.xxh3_64_intdigest(header + body)
-    fields = [b"TNDM", 1, 1, 0, len(header), 0, len(body), digest]
+    fields = [b"TNDM", VERSION, 1, 0, len(header), 0, len(body), digest]
     if rng.random() < 0.04:
         which = rng.choice((1, 2, 3, 4, 6, 7))
         most = (0, 255, 255, 65535, (1 << 32) - 1, 0, (1 << 64) - 1, (1 << 64) - 1)[which]
@@ -184,7 +184,7 @@ def _other(value: Any, others: Sequence[Seed], rng: random.Random) -> Any:  # no
         return _at(donor.message, rng.choice(donor.paths))
     if draw < 0.25 or value is None:
         return rng.choice(
-            (None, True, b"\xff\xfe", {}, [], [[]] * 30, {"type": "ping"}, msgspec.msgpack.Ext(5, b"x"), "")
+            (None, True, b"\xff\xfe", {}, [], [[]] * 30, ["ping"], {"type": "ping"}, msgspec.msgpack.Ext(5, b"x"), "")
         )
     if isinstance(value, bool):
         return not value
