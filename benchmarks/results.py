@@ -45,24 +45,12 @@ class Workload:
 
 WORKLOADS: Mapping[str, Workload] = {
     "VGG19": Workload("images", 4, 240, 100, 3, 19, 4, ("--optim", "resnet", "--lr", "0.002")),
-    "resnet50": Workload("images", 2, 160, 64, 3, 19, 4, ("--optim", "resnet", "--lr", "0.0005")),
+    "resnet50": Workload("images", 2, 160, 64, 3, 19, 4, ("--optim", "resnet", "--lr", "0.002")),
     "Mobilenetv3_large": Workload(
-        "images", 4, 240, 100, 4, 18, 4, ("--optim", "mobilenet", "--lr", "0.05", "--dropout", "0.2")
+        "images", 4, 240, 100, 5, 18, 4, ("--optim", "mobilenet", "--lr", "0.02", "--dropout", "0.2")
     ),
     "resnet50_imgnet": Workload("tiny_imagenet", 4, 150, 50, 4, 19, 4, ("--optim", "resnet", "--lr", "0.002")),
-    "BILSTM": Workload(
-        "texts",
-        2,
-        1600,
-        400,
-        2,
-        5,
-        2,
-        (
-            "--optim",
-            "imdb",
-        ),
-    ),
+    "BILSTM": Workload("texts", 2, 1600, 400, 2, 5, 2, ("--optim", "imdb")),
 }
 SETTINGS = ("unsplit", "K=0", f"K={LEAST}")
 AXES = ("workload", "setting", "compress", "train", "epochs", "batch_size", "seed")

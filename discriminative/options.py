@@ -20,8 +20,8 @@ from discriminative.plan_options import PlanOptions
 
 DEVICES = ("cpu", "cuda")
 # Chosen by measurement, which also says what they cost: docs/codecs.md, "Which codec".
-DEFAULT_UP = "int4+zstd"
-DEFAULT_DOWN = "int4+zstd"
+DEFAULT_UP = "int4/c+zstd"
+DEFAULT_DOWN = "ef+int2/c+zstd"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +106,9 @@ class RunOptions(ComputeOptions):
     compress: str = ""
     """Codec of both directions: none, fp16, int8, int4/c+zstd, topk:0.1+int8, ...; docs/codecs.md has all."""
     compress_up: str = ""
-    """Codec of the activations, also delta+... (what changed since the last epoch); default int4+zstd."""
+    """Codec of the activations, also delta+... (what changed since the last epoch); default int4/c+zstd."""
     compress_down: str = ""
-    """Codec of the gradients, also ef+... (what was left out is made up for); default int4+zstd."""
+    """Codec of the gradients, also ef+... (what was left out is made up for); default ef+int2/c+zstd."""
     seed: Annotated[int, tyro.conf.arg(aliases=["--manualSeed"])] = 0
     """Fixes weights, data order, augmentation and dropout."""
     meter: Literal["auto", "none"] = "auto"

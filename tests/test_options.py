@@ -7,7 +7,7 @@ import torch
 
 from common.config import parse
 from common.errors import UsageError
-from discriminative.options import BaseOptions, ClientOptions, JobOptions
+from discriminative.options import DEFAULT_DOWN, DEFAULT_UP, BaseOptions, ClientOptions, JobOptions
 from discriminative.server_options import ServerOptions
 
 
@@ -16,7 +16,7 @@ def test_the_defaults_make_sense(options: type[JobOptions]) -> None:
     options().check()
     options().prepare()
 
-    assert options().codecs == ("int4+zstd", "int4+zstd")
+    assert options().codecs == (DEFAULT_UP, DEFAULT_DOWN)
     assert options() == parse(options, [])
 
 
@@ -81,7 +81,7 @@ def test_values_that_do_not_go_together(changes: dict[str, Any], message: str) -
         ({"compress": "none"}, ("none", "none")),
         ({"compress": "fp16", "compress_up": "int8+zstd"}, ("int8+zstd", "fp16")),
         ({"compress": "none", "compress_down": "int8"}, ("none", "int8")),
-        ({"compress_down": "none"}, ("int4+zstd", "none")),
+        ({"compress_down": "none"}, (DEFAULT_UP, "none")),
         ({"use_EF": 1, "compress": "none", "compress_up": "int8"}, ("int8", "none")),
     ],
 )
