@@ -10,7 +10,9 @@ import matplotlib as mpl
 mpl.use("Agg")
 
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.transforms import Bbox
 
 from common.drawing import COLORS, MARKERS, plain
 
@@ -62,15 +64,6 @@ def save_figure(path: Path, points: Sequence[Point], title: str) -> None:
             capsize=3,
             label=f"{kind} up",
         )
-    bounds = {point.stale_it for point in coded}
-    for point in coded:
-        axis.annotate(
-            point.compress_down + (f" K={point.stale_it}" if len(bounds) > 1 else ""),
-            (point.nbytes / 1e3, 100 * point.accuracy),
-            textcoords="offset points",
-            xytext=(5, 4),
-            fontsize=7,
-        )
     for point in points:
         if not point.nbytes:
             axis.axhline(100 * point.accuracy, color="#555555", linestyle="--", linewidth=1, label="unsplit")
@@ -80,5 +73,24 @@ def save_figure(path: Path, points: Sequence[Point], title: str) -> None:
     axis.xaxis.set_minor_formatter(NullFormatter())
     plain(axis, "both")
     axis.legend(fontsize=8)
+    _label(axis, coded)
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def _label(axis: Axes, points: Sequence[Point]) -> None:
+    """The codec down of each point, above it to the right; below it where another one is there."""
+    bounds = {point.stale_it for point in points}
+    drawn: list[Bbox] = []
+    axis.get_figure(root=True).canvas.draw()  # type: ignore[union-attr]
+    for point in points:
+        label = axis.annotate(
+            point.compress_down + (f" K={point.stale_it}" if len(bounds) > 1 else ""),
+            (point.nbytes / 1e3, 100 * point.accuracy),
+            textcoords="offset points",
+            xytext=(5, 4),
+            fontsize=7,
+        )
+        if label.get_window_extent().count_overlaps(drawn):
+            label.set_position((5, -10))
+        drawn.append(label.get_window_extent())
