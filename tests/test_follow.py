@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.follow import Options, deciles, fixed_plans
+from benchmarks.follow import Options, Row, deciles, fixed_plans, verdict
 from tests.test_adapt import PROBLEM
 
 
@@ -28,3 +28,11 @@ def test_a_plan_that_is_best_at_several_rates_is_run_once(tmp_path: Path) -> Non
     wide = Options(trace_up=trace(tmp_path / "wide.csv", [0.2, 1.0, 5.0, 25.0, 125.0, 600.0]), link="8/8/40")
     plans = fixed_plans(wide, PROBLEM)
     assert len({str(plan) for plan in plans.values()}) == len(plans) > 1
+
+
+def test_the_best_fixed_plan_is_that_of_all_phases() -> None:
+    adaptive, good = Row("adaptive", (10.0, 30.0), 1, 0.5), Row("good", (25.0, 25.0), 0, 0.5)
+    lucky = Row("lucky", (8.0, 60.0), 0, 0.5)
+    assert verdict([adaptive, lucky, good]).endswith("the best fixed one (good) takes 1.25 x its time")
+    assert "beats every fixed plan" in verdict([adaptive, lucky, good])
+    assert "is beaten" in verdict([good, lucky, adaptive])
