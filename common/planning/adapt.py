@@ -151,28 +151,29 @@ class Adapter:
             best = self._best(replace(self._now(context), current=Current(following.cut, life_steps)), swings)
         except UsageError as error:
             return Verdict(now, False, f"no other plan: {error}")
-        return self._weigh(now, best, life_steps)
+        return self._weigh(now, best, life_steps, comes_back=life_steps < remaining)
 
-    def _weigh(self, now: Plan, best: Plan, life_steps: float) -> Verdict:
+    def _weigh(self, now: Plan, best: Plan, life_steps: float, *, comes_back: bool) -> Verdict:
         kind = (best.cut, best.codec_up, best.codec_down, best.stale_it)
         if kind == (now.cut, now.codec_up, now.codec_down, now.stale_it):
             self._favoured = ()
             return Verdict(now, False, "the best plan is the one that it has")
         gain_s = now.prediction.step_s - best.prediction.step_s
         share, won_s = gain_s / now.prediction.step_s, gain_s * life_steps
-        cost_s = best.prediction.pause_s
+        # Where the context ends before the run does, another switch follows, most often back.
+        cost_s = best.prediction.pause_s * (2 if comes_back else 1)
         words = f"{best} would gain {100 * share:.0f} % of a step, {won_s:.1f} s in {life_steps:.0f} steps"
         if share < self._least_gain:
             self._favoured = ()
             return Verdict(now, False, f"{words}: too little to tell from noise")
         if won_s <= cost_s:
             self._favoured = ()
-            return Verdict(now, False, f"{words}, and cost a pause of {cost_s:.1f} s")
+            return Verdict(now, False, f"{words}, and cost {_pause(cost_s, comes_back)}")
         if self._favoured != kind:
             self._favoured = kind
-            return Verdict(now, False, f"{words} against a pause of {cost_s:.1f} s; it waits for a second look")
+            return Verdict(now, False, f"{words} against {_pause(cost_s, comes_back)}; it waits for a second look")
         self._favoured = ()
-        return Verdict(best, True, f"{words} against a pause of {cost_s:.1f} s")
+        return Verdict(best, True, f"{words} against {_pause(cost_s, comes_back)}")
 
     def _swings(self, spread: Spread) -> Swings:
         """Where something else than time counts, plans are for the estimate alone."""
@@ -210,6 +211,10 @@ def scaled(profile: Profile, factor: float) -> Profile:
         activations={name: coded(codec) for name, codec in profile.activations.items()},
         gradients={name: coded(codec) for name, codec in profile.gradients.items()},
     )
+
+
+def _pause(seconds: float, comes_back: bool) -> str:
+    return f"pauses of {seconds:.1f} s, there and back" if comes_back else f"a pause of {seconds:.1f} s"
 
 
 def _differs(one: LinkContext, other: LinkContext) -> bool:
