@@ -1,14 +1,17 @@
 """Does a plan that follows the network pay? ``python -m benchmarks.follow --trace_up FILE --trace_down FILE``.
 
-Trains the same job over a link that replays a measured trace, from its beginning each time: once with the plan that
-adapts, and with fixed plans, each of them the best that there is for some rate of the trace (deciles of its means over
-``window_s``), and all on the edge. Edge and cloud have a core each, the edge is slowed down.
+Trains the same job over a link that replays a measured trace: with the plan that adapts, and with fixed plans, each of
+them the best that there is for some rate of the trace (deciles of its means over ``window_s``), and all on the edge.
+Each trains from several ``phases`` of the trace on, and finds the trace there at its first step, however long it has
+looked at the link before. Edge and cloud have a core each, the edge is slowed down. `benchmarks.policy` asks the same
+without running anything.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,6 +47,8 @@ class Options:
     """Data set."""
     codecs: tuple[str, ...] = ("none", "int8", "int4+zstd")
     """Codecs to choose from, both ways."""
+    phases: tuple[float, ...] = (0.0, 35.0, 70.0, 105.0)
+    """Seconds into the trace at which runs begin to train."""
     epochs: int = 3
     """Epochs of 64 steps."""
     batch_size: int = 32
@@ -64,14 +69,19 @@ class Options:
 
 @dataclass(frozen=True)
 class Row:
-    """A run over the trace."""
+    """Runs of a plan over the trace."""
 
     plan: str
-    total_s: float
-    """All steps of the run, and the pauses between them; without evaluations."""
-    of_adaptive: float
+    phases_s: tuple[float, ...]
+    """All steps of the run from each phase on, and the pauses between them; without evaluations."""
     moves: int
     accuracy: float
+    """Mean of the runs."""
+
+    @property
+    def total_s(self) -> float:
+        """Of all phases together."""
+        return sum(self.phases_s)
 
 
 def main() -> None:
@@ -79,6 +89,8 @@ def main() -> None:
     options = parse(Options)
     if options.trace_up is None and options.trace_down is None:
         raise UsageError("there is nothing to follow: give --trace_up, --trace_down, or both")
+    if not options.phases:
+        raise UsageError("no run was asked for: give --phases at least one number of seconds")
     for path, way in ((options.trace_up, "up"), (options.trace_down, "down")):
         if path is not None:
             read_trace(path, "up" if way == "up" else "down")  # better told now than behind the profile
@@ -91,22 +103,34 @@ def main() -> None:
         codecs_up=options.codecs,
         codecs_down=options.codecs,
     )
-    adaptive = _run(options, "adaptive", ["--plan", "ours", "--replan_s", str(options.replan_s), *_choice(options)])
-    rows = [adaptive]
+    follows = ["--plan", "ours", "--replan_s", str(options.replan_s), *_choice(options)]
+    _train(replace(options, epochs=1), 0.0, follows)  # profiles, which both sides keep
+    rows = [_run(options, "adaptive", follows)]
     for name, plan in fixed_plans(options, problem).items():
         flags = ["--compress_up", plan.codec_up, "--compress_down", plan.codec_down, "--stale_it", str(plan.stale_it)]
-        where = ["--plan", "edge"] if plan.local else ["--cut", str(plan.cut), *flags]
-        run = _run(options, f"{name}: {plan.cut_name}, {plan.codec_up}/{plan.codec_down}, K = {plan.stale_it}", where)
-        rows.append(replace(run, of_adaptive=run.total_s / adaptive.total_s))
+        of = f"{name}: {plan.cut_name}, {plan.codec_up}/{plan.codec_down}, K = {plan.stale_it}"
+        rows.append(_run(options, of, ["--cut", str(plan.cut), *flags]))
     rows.append(_run(options, "all on the edge", ["--plan", "edge"]))
-    rows[-1] = replace(rows[-1], of_adaptive=rows[-1].total_s / adaptive.total_s)
+    table = [_told(row, rows[0], options.phases) for row in rows]
     print(machine() + "\n")
-    print_table([asdict(row) for row in rows])
-    best = min(rows[1:], key=lambda row: row.total_s)
-    verb = "beats every fixed plan" if best.of_adaptive > 1 else "is beaten"
-    print(f"\nthe adaptive plan {verb}: the best fixed one ({best.plan}) takes {best.of_adaptive:.2f} x its time")
+    print_table(table)
+    print("\n" + verdict(rows))
     if options.json is not None:
         options.json.write_text(json.dumps({"machine": machine(), "rows": [asdict(row) for row in rows]}))
+
+
+def verdict(rows: Sequence[Row]) -> str:
+    """How the first row, which adapts, stands against the best of the others, over all phases."""
+    adaptive, best = rows[0], min(rows[1:], key=lambda row: row.total_s)
+    verb = "beats every fixed plan" if best.total_s > adaptive.total_s else "is beaten"
+    ratio = best.total_s / adaptive.total_s
+    return f"the adaptive plan {verb}: the best fixed one ({best.plan}) takes {ratio:.2f} x its time"
+
+
+def _told(row: Row, adaptive: Row, phases: Sequence[float]) -> dict[str, Any]:
+    seconds = {f"from_{phase:g}_s": each for phase, each in zip(phases, row.phases_s, strict=True)}
+    of_adaptive = row.total_s / adaptive.total_s
+    return {"plan": row.plan, **seconds, "of_adaptive": of_adaptive, "moves": row.moves, "accuracy": row.accuracy}
 
 
 def _choice(options: Options) -> list[str]:
@@ -145,17 +169,26 @@ def _means(trace: Trace, window_s: float) -> Iterator[float]:
 
 
 def _run(options: Options, name: str, flags: list[str]) -> Row:
-    """A run from the trace's beginning, with a server and a link of its own."""
+    """A run from each phase on."""
+    runs = [_train(options, phase, flags) for phase in options.phases]
+    seconds = tuple(float(run["training_s"]) for run in runs)
+    print(f"{name}: {', '.join(f'{each:.1f}' for each in seconds)} s", flush=True)
+    accuracy = sum(float(run["accuracy"]) for run in runs) / len(runs)
+    return Row(name, seconds, sum(int(run["moves"]) for run in runs), accuracy)
+
+
+def _train(options: Options, phase_s: float, flags: list[str]) -> dict[str, Any]:
+    """A run with a server and a link of its own, whose trace is at a phase when training begins."""
     traces = [("--trace_up", options.trace_up), ("--trace_down", options.trace_down)]
     link_flags = [each for flag, path in traces if path is not None for each in (flag, str(path.resolve()))]
     job = [
         *("--model", options.model, "--dataset", options.dataset, "--batch_size", str(options.batch_size)),
         *("--epochs", str(options.epochs), "--slowdown", str(options.slowdown), "--checkpoint_every", "-1"),
     ]
+    link_flags += ["--trace_start", str(phase_s)]
     with Testbed(options.link, options.out, link_flags=link_flags, quiet=True) as testbed:
         summary, _ = testbed.train([*job, *flags])
-    print(f"{name}: {summary['training_s']:.1f} s", flush=True)
-    return Row(name, float(summary["training_s"]), 1.0, int(summary["moves"]), float(summary["accuracy"]))
+    return summary
 
 
 if __name__ == "__main__":

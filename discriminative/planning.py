@@ -13,6 +13,7 @@ from common.planning.plan import Plan as Chosen
 from common.planning.problem import Problem
 from common.planning.strategies import STRATEGIES, Fixed, Strategy
 from common.planning.strategies import Cloud as CloudOnly
+from common.planning.swings import STEADY
 from common.training.monitor import LinkMonitor
 from common.training.pilot import link_of
 from common.training.profiles import FOLDER, ask_profile, profile_of
@@ -72,9 +73,9 @@ def choose(plan: Plan, options: ClientOptions, cloud: Cloud, monitor: LinkMonito
         power=options.edge_power,
     )
     adapter = Adapter(problem, strategy(plan, options))
-    first = adapter.first(link)
-    log.info("link %s; plan: %s", _told(link), first)
     adaptive = options.plan == "ours" or (options.plan == "fixed" and options.stale_it == "auto")
+    first = adapter.first(link, monitor.spread() if adaptive else STEADY)
+    log.info("link %s; plan: %s", _told(link), first)
     return following(plan, first), Planned(adapter, first, context, options.replan_s if adaptive else 0.0)
 
 

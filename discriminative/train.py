@@ -73,7 +73,7 @@ def train_with_server(plan: Plan, options: EdgeOptions, security: ClientSecurity
         trainer.here = partial(_here, make_here)
         if planned is not None:
             plans = stack.enter_context(PlanLog(folder))
-            pilot = trainer.steering.pilot = Pilot(planned.adapter, monitor.context, plans, every_s=planned.every_s)
+            pilot = trainer.steering.pilot = Pilot(planned.adapter, monitor, plans, every_s=planned.every_s)
             pilot.begin(planned.first, 0, planned.context, "before the run")
         journey = Journey(
             cloud,

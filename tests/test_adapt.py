@@ -8,7 +8,8 @@ import pytest
 from common.errors import UsageError
 from common.link.contexts import LinkContext
 from common.planning.adapt import FIRST_LIFE_S, Adapter, Following, Life, Speed, scaled
-from common.planning.problem import Problem
+from common.planning.plan import Plan
+from common.planning.problem import Current, Problem
 from common.planning.strategies import Ours
 from common.profiling.profile import CodecCost, Floats, Profile
 
@@ -77,7 +78,7 @@ class TestLook:
         verdict = steers.look(ALL_EDGE, link(100), 5.0, 1000)
         assert verdict.switch
         assert verdict.plan.cut == 0
-        assert "against a pause of" in verdict.reason
+        assert "there and back" in verdict.reason
 
     def test_one_outlier_changes_nothing(self) -> None:
         steers = adapter()
@@ -104,9 +105,28 @@ class TestLook:
         for now_s in (0.0, 0.1, 0.2):
             assert not steers.look(ALL_EDGE, link(8), now_s, 1e6).switch
 
+    def test_where_the_context_ends_before_the_run_a_switch_costs_the_way_back_too(self) -> None:
+        """The gain until then is more than one pause, and less than two."""
+        now, best = adapter().predict(ALL_EDGE, link(30)), _moved(ALL_EDGE, link(30))
+        steps = 1.5 * best.prediction.pause_s / (now.prediction.step_s - best.prediction.step_s)
+        ends, lasts = adapter(), adapter()
+        ends.life.expected_s = steps * now.prediction.step_s
+        for now_s in (0.0, 0.1):
+            back = ends.look(ALL_EDGE, link(30), now_s, 1e6)
+            there = lasts.look(ALL_EDGE, link(30), now_s, steps)
+        assert not back.switch
+        assert "there and back" in back.reason
+        assert there.switch
+        assert "against a pause of" in there.reason
+
     def test_a_plan_that_nobody_has_profiled(self) -> None:
         with pytest.raises(UsageError, match="codec 'int2'"):
             adapter().look(Following(1, "one", "int2", "none", 1), link(100), 0.0, 100)
+
+
+def _moved(following: Following, context: LinkContext) -> Plan:
+    problem = replace(PROBLEM, context=context, current=Current(following.cut, 100))
+    return Ours().decide(problem)
 
 
 class TestSpeed:

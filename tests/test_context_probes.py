@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from common.planning.context import LEAST_S, PROBE_BYTES, Rate
-from common.planning.probes import EVERY_S, LEAST_BYTES, PROBE_S, SHARE, Probes
+from common.planning.probes import EVERY_S, LEAST_BYTES, PROBE_S, SHARE, SURVEY_PROBE_S, Probes
 from tests.test_context import CHANGE_AT_S, MBPS, Link, step, transfer
 
 
@@ -58,6 +58,47 @@ def test_another_link_is_known_within_ten_seconds(before: float, behind: float) 
         change_s = CHANGE_AT_S + shift_s
         _, rate = probed(step(before, behind, change_s), change_s + 10)
         assert rate.bps == pytest.approx(behind * MBPS, rel=0.1)
+
+
+def test_a_probe_in_a_bad_moment_is_one_of_many() -> None:
+    """It takes three times as long for its bytes as the others, and is no more of the time that a transfer meets."""
+    rate = Rate()
+    for number in range(40):
+        mbps = (10.0, 30.0)[number % 2]
+        rate.add(60_000, 8 * 60_000 / (mbps * MBPS), 4.0 * number, probe=True)
+        if number > 10:
+            assert rate.bps == pytest.approx(20 * MBPS, rel=0.25)
+    transfers = Rate()
+    for number in range(40):
+        mbps = (10.0, 30.0)[number % 2]
+        transfers.add(int(mbps * MBPS / 8), 1.0, 1.0 * number)
+    assert transfers.bps == pytest.approx(20 * MBPS, rel=0.1)
+
+
+def test_what_transfers_told_gives_way_to_probes() -> None:
+    """As where all has moved to the edge: transfers had all of the time before, probes have little of it."""
+    rate, now_s = Rate(), 0.0
+    for number in range(60):
+        now_s += 0.5
+        rate.add(*_bytes_and_seconds((1.0, 3.0)[number % 2]), now_s)
+    for _ in range(10):
+        now_s += 4.0
+        rate.add(40_000, 8 * 40_000 / (4 * MBPS), now_s, probe=True)
+    assert rate.bps == pytest.approx(4 * MBPS, rel=0.1)
+
+
+def test_a_survey_is_made_of_probes_that_suit_the_link() -> None:
+    rate = Rate()
+    probes = Probes(rate, 0.0)
+    assert probes.survey() == LEAST_BYTES
+    rate.add(250_000, 0.1, 0.0, probe=True)
+    assert probes.survey() == pytest.approx(20 * MBPS / 8 * SURVEY_PROBE_S, rel=0.01)
+    rate.add(125_000_000, 0.1, 1.0, probe=True)
+    assert probes.survey() == PROBE_BYTES
+
+
+def _bytes_and_seconds(mbps: float) -> tuple[int, float]:
+    return 60_000, 8 * 60_000 / (mbps * MBPS)
 
 
 def test_none_where_transfers_tell() -> None:

@@ -17,6 +17,8 @@ from common.link.contexts import LinkContext, parse_context
 from common.link.emulate import Link, Route
 from common.link.trace import Trace
 from common.planning.context import Rate
+from common.planning.probes import SURVEY_S
+from common.planning.swings import CALM
 from common.training.heartbeat import Heartbeat
 from common.training.line import Line
 from common.training.monitor import LinkMonitor
@@ -266,7 +268,11 @@ class TestPings:
 def test_some_probes_tell_a_link_that_carries_nothing_else(link: str) -> None:
     known = parse_context(link)
     with over(known) as (edge, cloud), answering(cloud):
-        context = measure_link(edge, LinkMonitor())
+        monitor, begun_s = LinkMonitor(), time.monotonic()
+        context = measure_link(edge, monitor)
+        assert SURVEY_S <= time.monotonic() - begun_s < SURVEY_S + 1.5
+        spread = monitor.spread()
+        assert max(spread.up or 1.0, spread.down or 1.0) < 2 * CALM  # threads on a machine that others use
     assert context.up_bps == pytest.approx(known.up_bps, rel=0.15)
     assert context.down_bps == pytest.approx(known.down_bps, rel=0.15)
     assert context.rtt_s is not None

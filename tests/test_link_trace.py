@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,8 +21,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from common.errors import UsageError
+from common.link.__main__ import LinkConfig, run_link
 from common.link.contexts import LinkContext
-from common.link.emulate import Link, Route
+from common.link.emulate import LEAD_S, Link, Route
 from common.link.lane import Lane
 from common.link.pacer import Pacer
 from common.link.trace import Trace
@@ -111,6 +113,17 @@ def test_the_pacer_follows_the_trace_from_its_beginning() -> None:
     finishes = [pacer.reserve(100.0, 1_200_000), pacer.reserve(100.0, 50_000), pacer.reserve(102.9, 50_000)]
 
     assert finishes == pytest.approx([102.4, 102.5, 103.0])
+
+
+def test_a_trace_may_begin_anywhere() -> None:
+    lane = Lane(Trace(*DRAWN), 0.0, 0.0)
+    lane.begin(100.0, 2.0)  # 4 Mbit/s until 101, then 8
+    assert lane.pacer.reserve(100.0, 600_000) == pytest.approx(101.1)
+    lane.begin(200.0, -1.5)  # half of the outage, before the round ends
+    assert lane.pacer.reserve(200.0, 500_000) == pytest.approx(201.5)
+    once = Lane(Trace(*DRAWN, loop=False), 0.0, 0.0)
+    once.begin(300.0, -1.5)
+    assert once.pacer.reserve(300.0, 1_000_000) == pytest.approx(301.0)
 
 
 def test_without_a_beginning_a_trace_begins_at_the_first_bytes() -> None:
@@ -298,6 +311,38 @@ def best_of(attempts: int, good_enough: float, measure: Callable[[], float]) -> 
             break
         best = min(best, measure())
     return best
+
+
+def test_the_first_client_of_the_first_route_finds_the_trace_at_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the other route, and all that come later, find it as it is."""
+    begun: list[float] = []
+    monkeypatch.setattr(Lane, "begin", lambda self, now_s, at_s=0.0: begun.append(at_s))
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        listener.settimeout(TIMEOUT_S)
+        routes = [Route(("127.0.0.1", 0), listener.getsockname())] * 2
+        with Link(LinkContext("", 1000, 1000, 0), routes, up=Trace(*DRAWN), trace_start_s=30.0) as link:
+            assert begun == [30.0 - LEAD_S] * 2
+            for route, expected in ((1, 2), (0, 4), (0, 4), (1, 4)):
+                with closing(socket.create_connection(link.addresses[route], timeout=TIMEOUT_S)):
+                    listener.accept()[0].close()  # the link has looked at the client before it connects
+                    assert len(begun) == expected
+    assert begun[2:] == [30.0] * 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        ({"trace_start": 5.0}, "has no trace to start"),
+        ({"trace_start": -1.0, "trace_up": "x"}, "takes seconds into the traces"),
+        ({"trace_start": math.nan, "trace_up": "x"}, "takes seconds into the traces"),
+        ({"trace_start": 5.0, "trace_up": "x", "trace_loop": False}, "leave --no_trace_loop out"),
+    ],
+)
+def test_a_start_that_cannot_be(tmp_path: Path, flags: dict[str, Any], complaint: str) -> None:
+    if "trace_up" in flags:
+        flags = {**flags, "trace_up": written(tmp_path, "1\n2\n")}
+    with pytest.raises(UsageError, match=complaint):
+        run_link(LinkConfig(**flags))
 
 
 def test_a_link_whose_trace_has_ended_waits_without_failing() -> None:

@@ -4,6 +4,7 @@ It runs until Ctrl-C or SIGTERM, or until traces that do not loop have ended. SI
 SIGUSR2 stops all that moves, so that nothing comes and nothing ends, and lets it move on when it comes again.
 """
 
+import math
 import signal
 import socket
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from common.command import run_command
 from common.config import parse
+from common.errors import UsageError
 from common.link.contexts import parse_context
 from common.link.emulate import Link, Route
 from common.link.trace import Trace
@@ -32,6 +34,9 @@ class LinkConfig:
     """The same from server to client; of a CSV file the column down_mbps."""
     trace_loop: bool = True
     """Begin a trace again at its end; else the link ends with the longest of them."""
+    trace_start: float | None = None
+    """Seconds into the traces at which the first connection to the data port finds them, however long it takes to
+    come; until then they run from 10 s before. So runs that begin differently can meet the same network."""
     ip: str = "127.0.0.1"
     """Host of the server behind the link."""
     port: int = 1883
@@ -58,7 +63,8 @@ def run_link(config: LinkConfig) -> None:
         Route((config.listen_ip, config.listen_port), (config.ip, config.port)),
         Route((config.listen_ip, config.listen_hyperport), (config.ip, config.hyperport)),
     )
-    with _signals() as signals, Link(context, routes, config.seed, up=up, down=down) as link:
+    start_s = _trace_start(config)
+    with _signals() as signals, Link(context, routes, config.seed, up=up, down=down, trace_start_s=start_s) as link:
         signal.setitimer(signal.ITIMER_REAL, _length_s(up, down))
         traces = "".join(f"; {way} trace {each}" for way, each in (("up", up), ("down", down)) if each)
         for (host, port), route in zip(link.addresses, routes, strict=True):
@@ -92,6 +98,18 @@ def _signals() -> Iterator[socket.socket]:
 
 def _trace(config: LinkConfig, path: Path | None, direction: Direction) -> Trace | None:
     return None if path is None else read_trace(path, direction, loop=config.trace_loop)
+
+
+def _trace_start(config: LinkConfig) -> float | None:
+    if config.trace_start is None:
+        return None
+    if not 0 <= config.trace_start < math.inf:
+        raise UsageError(f"--trace_start is {config.trace_start}; it takes seconds into the traces, 0 or more")
+    if config.trace_up is None and config.trace_down is None:
+        raise UsageError("--trace_start has no trace to start; give --trace_up, --trace_down, or both")
+    if not config.trace_loop:
+        raise UsageError("--trace_start is for traces that begin again at their end; leave --no_trace_loop out")
+    return config.trace_start
 
 
 def _length_s(*traces: Trace | None) -> float:

@@ -27,6 +27,9 @@ Address = tuple[str, int]
 
 logger = logging.getLogger(__name__)
 
+LEAD_S = 10.0
+"""What a link that has a start for its traces replays before it, for those who look at the link first."""
+
 
 @dataclass(frozen=True)
 class Route:
@@ -49,6 +52,8 @@ class Link:
         seed: Seed of the jitter.
         up: Rates over time from client to target, instead of the context's.
         down: Rates over time from target to client, instead of the context's.
+        trace_start_s: Where in the traces the first client of the first route finds them; until then they run from
+            `LEAD_S` before that on. None: they run from their beginning, whoever comes when.
     """
 
     def __init__(
@@ -59,8 +64,10 @@ class Link:
         *,
         up: Trace | None = None,
         down: Trace | None = None,
+        trace_start_s: float | None = None,
     ) -> None:
         self._routes = tuple(routes)
+        self._trace_start_s = trace_start_s
         self._seed = seed
         self._up = Lane(up or context.up_bps, context.delay_s, context.jitter_s)
         self._down = Lane(down or context.down_bps, context.delay_s, context.jitter_s)
@@ -110,15 +117,14 @@ class Link:
         Raises:
             UsageError: A listen address cannot be taken, or a target's name cannot be resolved.
         """
-        now_s = time.monotonic()
-        for lane in (self._up, self._down):
-            lane.pacer.begin(now_s)
+        self._begin_traces(0.0 if self._trace_start_s is None else self._trace_start_s - LEAD_S)
         targets = [_resolve(route.target) for route in self._routes]
         for route in self._routes:
             self._listeners.append(self._listen(route.listen))
         for listener, (family, target) in zip(self._listeners, targets, strict=True):
+            start_s = self._trace_start_s if listener is self._listeners[0] else None
             acceptor = threading.Thread(
-                target=self._accept, args=(listener, family, target), name="link-accept", daemon=True
+                target=self._accept, args=(listener, family, target, start_s), name="link-accept", daemon=True
             )
             self._acceptors.append(acceptor)
             acceptor.start()
@@ -156,6 +162,11 @@ class Link:
         self.sever()
         self._alarm.close()
 
+    def _begin_traces(self, at_s: float) -> None:
+        now_s = time.monotonic()
+        for lane in (self._up, self._down):
+            lane.begin(now_s, at_s)
+
     def _listen(self, address: Address) -> socket.socket:
         """A listening socket whose accepted sockets inherit the small buffers."""
         family, resolved = _resolve(address)
@@ -173,10 +184,14 @@ class Link:
             ) from error
         return listener
 
-    def _accept(self, listener: socket.socket, family: int, target: Address) -> None:
+    def _accept(self, listener: socket.socket, family: int, target: Address, trace_start_s: float | None) -> None:
+        """Connect clients; traces are at ``trace_start_s`` for the first of them."""
         while self._alarm.wait(listener, select.POLLIN):
             with contextlib.suppress(BlockingIOError, ConnectionAbortedError):  # the client gave up meanwhile
                 client, _ = listener.accept()
+                if trace_start_s is not None:
+                    self._begin_traces(trace_start_s)
+                    trace_start_s = None
                 self._start_connection(client, _small_socket(family, self._down, self._up), target)
 
     def _start_connection(self, client: socket.socket, server: socket.socket, target: Address) -> None:

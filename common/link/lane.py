@@ -19,6 +19,7 @@ class Lane:
     def __init__(self, rate: float | Trace, delay_s: float, jitter_s: float) -> None:
         # Chunks are small beside what usually leaves at a time, buffers large enough for what leaves at most.
         usual_bps, most_bps = (rate.mean_bps, rate.peak_bps) if isinstance(rate, Trace) else (rate, rate)
+        self._rate = rate
         self.pacer = Pacer(rate)
         self.gate = Gate()
         self.delay_s = delay_s
@@ -31,6 +32,12 @@ class Lane:
         self.max_held_bytes = 0
         self._held_bytes = 0
         self._lock = threading.Lock()
+
+    def begin(self, now_s: float, at_s: float = 0.0) -> None:
+        """A trace is ``at_s`` behind its beginning at an instant; below 0, as far before the end of a round."""
+        if at_s < 0 and isinstance(self._rate, Trace):
+            at_s = at_s % self._rate.duration_s if self._rate.loop else 0.0
+        self.pacer.begin(now_s, at_s)
 
     def hold(self, size_bytes: int) -> None:
         """Count bytes that were read and not delivered yet."""

@@ -47,10 +47,10 @@ class Pacer:
         self._next_free_s = 0.0
         self._lock = threading.Lock()
 
-    def begin(self, now_s: float) -> None:
-        """The instant at which a trace begins."""
+    def begin(self, now_s: float, at_s: float = 0.0) -> None:
+        """A trace is ``at_s`` behind its beginning at an instant; what has been reserved before stays so."""
         with self._lock:
-            self._begun_s = now_s
+            self._begun_s = now_s - at_s
 
     def reserve(self, arrival_s: float, size_bytes: int) -> float:
         """The instant at which `size_bytes` that came at `arrival_s` have left the sender; infinite if never."""

@@ -2,6 +2,8 @@
 
 Pure: instants are given. A switch must pay: what it gains in each step, over the steps that the context is expected to
 last, must be more than the pause that it costs; and it must gain enough to be seen through the noise, twice in a row.
+On a link that swings, a step is what it takes on average (`common.planning.swings`), and all plans that are the best at
+one of its rates are weighed.
 """
 
 import math
@@ -11,9 +13,11 @@ import numpy as np
 
 from common.errors import UsageError
 from common.link.contexts import LinkContext
+from common.planning.context import Spread
 from common.planning.plan import Plan
 from common.planning.problem import Current, Problem
 from common.planning.strategies import Fixed, Strategy
+from common.planning.swings import STEADY, Swings, at_first
 from common.profiling.profile import CodecCost, Profile
 
 LEAST_GAIN = 0.05
@@ -99,9 +103,14 @@ class Adapter:
         self.edge, self.cloud, self.life = Speed(), Speed(), Life()
         self._favoured: tuple[object, ...] = ()
 
-    def first(self, context: LinkContext) -> Plan:
-        """The plan to begin with."""
-        return self._strategy.decide(self._now(context))
+    def first(self, context: LinkContext, spread: Spread = STEADY) -> Plan:
+        """The plan to begin with.
+
+        Args:
+            context: the link as a first look at it shows it.
+            spread: how far its rates were from that.
+        """
+        return self._best(self._now(context), self._swings(at_first(spread)))
 
     def predict(self, following: Following, context: LinkContext) -> Plan:
         """What is expected of the plan that a run follows.
@@ -121,7 +130,9 @@ class Adapter:
         self.edge.see(edge_s, expected.edge)
         self.cloud.see(cloud_s, expected.cloud)
 
-    def look(self, following: Following, context: LinkContext, now_s: float, remaining: float) -> Verdict:
+    def look(
+        self, following: Following, context: LinkContext, now_s: float, remaining: float, spread: Spread = STEADY
+    ) -> Verdict:
         """Whether to go on or to switch.
 
         Args:
@@ -129,37 +140,55 @@ class Adapter:
             context: the link of the moment.
             now_s: an instant.
             remaining: steps that the run has before it.
+            spread: how far its rates usually are from the context's.
         """
         self.life.see(context, now_s)
-        now = self.predict(following, context)
+        swings = self._swings(spread)
+        now = swings.averaged(self.predict(following, context), context)
         step_s = now.prediction.step_s
         life_steps = min(remaining, self.life.expected_s / step_s)
         try:
-            best = self._strategy.decide(replace(self._now(context), current=Current(following.cut, life_steps)))
+            best = self._best(replace(self._now(context), current=Current(following.cut, life_steps)), swings)
         except UsageError as error:
             return Verdict(now, False, f"no other plan: {error}")
-        return self._weigh(now, best, life_steps)
+        return self._weigh(now, best, life_steps, comes_back=life_steps < remaining)
 
-    def _weigh(self, now: Plan, best: Plan, life_steps: float) -> Verdict:
+    def _weigh(self, now: Plan, best: Plan, life_steps: float, *, comes_back: bool) -> Verdict:
         kind = (best.cut, best.codec_up, best.codec_down, best.stale_it)
         if kind == (now.cut, now.codec_up, now.codec_down, now.stale_it):
             self._favoured = ()
             return Verdict(now, False, "the best plan is the one that it has")
         gain_s = now.prediction.step_s - best.prediction.step_s
         share, won_s = gain_s / now.prediction.step_s, gain_s * life_steps
-        cost_s = best.prediction.pause_s
+        # Where the context ends before the run does, another switch follows, most often back.
+        cost_s = best.prediction.pause_s * (2 if comes_back else 1)
         words = f"{best} would gain {100 * share:.0f} % of a step, {won_s:.1f} s in {life_steps:.0f} steps"
         if share < self._least_gain:
             self._favoured = ()
             return Verdict(now, False, f"{words}: too little to tell from noise")
         if won_s <= cost_s:
             self._favoured = ()
-            return Verdict(now, False, f"{words}, and cost a pause of {cost_s:.1f} s")
+            return Verdict(now, False, f"{words}, and cost {_pause(cost_s, comes_back)}")
         if self._favoured != kind:
             self._favoured = kind
-            return Verdict(now, False, f"{words} against a pause of {cost_s:.1f} s; it waits for a second look")
+            return Verdict(now, False, f"{words} against {_pause(cost_s, comes_back)}; it waits for a second look")
         self._favoured = ()
-        return Verdict(best, True, f"{words} against a pause of {cost_s:.1f} s")
+        return Verdict(best, True, f"{words} against {_pause(cost_s, comes_back)}")
+
+    def _swings(self, spread: Spread) -> Swings:
+        """Where something else than time counts, plans are for the estimate alone."""
+        return Swings.of(spread if self._problem.objective.goal == "time" else STEADY)
+
+    def _best(self, problem: Problem, swings: Swings) -> Plan:
+        """The plan with the least mean step, its share of the pause included, of those that are best at some rate."""
+        link, remaining = problem.context, problem.current.remaining if problem.current else 1.0
+        found = [self._strategy.decide(replace(problem, context=each)) for each in swings.contexts(link)]
+        if len(found) == 1:
+            return found[0]
+        kinds = dict.fromkeys((each.cut, each.codec_up, each.codec_down, each.stale_it) for each in found)
+        here = (replace(Fixed(*kind).decide(problem), strategy=self._strategy.name) for kind in kinds)
+        averaged = [swings.averaged(each, link) for each in here]
+        return min(averaged, key=lambda each: each.prediction.step_s + each.prediction.pause_s / max(remaining, 1.0))
 
     def _now(self, context: LinkContext) -> Problem:
         problem = self._problem
@@ -182,6 +211,10 @@ def scaled(profile: Profile, factor: float) -> Profile:
         activations={name: coded(codec) for name, codec in profile.activations.items()},
         gradients={name: coded(codec) for name, codec in profile.gradients.items()},
     )
+
+
+def _pause(seconds: float, comes_back: bool) -> str:
+    return f"pauses of {seconds:.1f} s, there and back" if comes_back else f"a pause of {seconds:.1f} s"
 
 
 def _differs(one: LinkContext, other: LinkContext) -> bool:

@@ -2,9 +2,9 @@
 
 A direction's rate is bytes over seconds, summed over its transfers, each with weight exp(-age / `CONSTANT_S`). So
 seconds per byte are weighted by bytes: a large transfer counts more than a small one, and on a link that swings the
-result is what a long transfer would get. On a link that is known for `CONSTANT_S`, one that is further away than
-transfers usually are counts as if it were no further. Where all of `CHANGE_S` are, on one side, the link has changed:
-what was before them is forgotten.
+result is what a long transfer would get. A probe stands for the time since anything told the rate. On a link that is
+known for `CONSTANT_S`, one that is further away than transfers usually are counts as if it were no further. Where all
+of `CHANGE_S` are, on one side, the link has changed: what was before them is forgotten.
 
     transfers of 1 s at   20.0  20.0 |  9.9  10.1   9.9  10.0   Mbit/s
     estimate              20.0  20.0 | 19.9  19.9  10.0  10.0   the third one alike: these alone, without the first
@@ -33,6 +33,9 @@ LEAST_S = 0.005
 slow comes at once. Only a probe, which is alone, shows that the link carries as much as that in this time."""
 PROBE_BYTES = 1 << 20
 """Of the largest probe: what either side takes on a control connection."""
+PROBE_STANDS_S = 4.0
+"""A probe stands for the time since anything told the rate, at most this: else what was there before, which had all of
+the time, would outweigh probes for minutes, and of probes the slow ones the others."""
 RTT_S = 30.0
 """The shortest round trip of this time counts."""
 _MOST_S = 3600.0
@@ -74,7 +77,7 @@ class _Run:
         self._first, self._others = _Sums(), _Sums()
         self.apart = _Sums()
 
-    def add(self, nbytes: int, seconds: float) -> None:
+    def add(self, nbytes: float, seconds: float) -> None:
         """One more that told its rate."""
         (self._others if self._first.weight else self._first).add(nbytes, seconds)
 
@@ -135,7 +138,10 @@ class Rate:
             return False
         if not probe and 8 * nbytes < LEAST_S * known_bps and seconds < _LATE * LEAST_S:
             return False
-        self._take(nbytes, seconds, at_s)
+        stands_s = seconds
+        if probe and self._sums.weight:
+            stands_s = max(min(at_s - self.told_s, PROBE_STANDS_S), seconds)
+        self._take(nbytes * stands_s / seconds, stands_s, at_s - seconds, at_s)
         if 8 * nbytes < self._at_least_bps * seconds:
             self._at_least_bps = 0.0
         self.told_s, self.outrun = at_s, False
@@ -147,7 +153,7 @@ class Rate:
         apart = self._apart
         return (apart.value + _FIRST_SPREAD * _FIRST_SPREAD_S) / (apart.weight + _FIRST_SPREAD_S)
 
-    def _take(self, nbytes: int, seconds: float, at_s: float) -> None:
+    def _take(self, nbytes: float, seconds: float, begun_s: float, at_s: float) -> None:
         kept = math.exp((self._at_s - at_s) / CONSTANT_S)
         self._at_s = at_s
         apart = math.log(nbytes / seconds / self._sums.mean) if self._sums.weight else 0.0
@@ -164,7 +170,7 @@ class Rate:
             self._end_run()
             self._apart.add(seconds * abs(apart), seconds)
             return
-        run = self._suspect(at_s - seconds, faster=apart > 0)
+        run = self._suspect(begun_s, faster=apart > 0)
         run.add(nbytes, seconds)
         # Bounded as well, or it would pass for noise behind which any change hides.
         run.apart.add(seconds * min(abs(apart), 2 * limit), seconds)

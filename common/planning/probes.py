@@ -3,6 +3,8 @@
 A probe takes `PROBE_S` at the rate as it was known, every `EVERY_S`: half a percent of the link. Where even the
 smallest takes long there are fewer: no more than `SHARE` of the time. Those that are too short to tell grow from one to
 the next. Behind one that shows another rate than was known the next comes at the next look, of the size that suits it.
+Before a run nothing else uses the link, and a look at it is as good as it is long: it is probed for `SURVEY_S`, half of
+the time.
 """
 
 import math
@@ -15,6 +17,9 @@ EVERY_S = 4.0
 """From the last transfer that told the rate, a probe or another."""
 SHARE = 0.05
 """Of the time, at most."""
+SURVEY_S = 1.5
+"""Of a look at a link before a run: what a link carries in one moment, it often does not in the next second."""
+SURVEY_PROBE_S = 0.05
 _GROWTH = 16
 _BUSY_BYTES = 1 << 16  # that went the same way since the last look: what goes there will tell, and is not to be slowed
 _PATIENCE_S = 30.0  # for that
@@ -50,6 +55,10 @@ class Probes:
             return 0
         return self._size()
 
+    def survey(self) -> int:
+        """Size of a probe of a link that carries nothing else."""
+        return self._size(SURVEY_PROBE_S)
+
     def came(self, nbytes: int, shown_bps: float, now_s: float) -> None:
         """A probe of a size has come; ``shown_bps`` is 0 where its time was too short to tell."""
         grows = not shown_bps and nbytes < PROBE_BYTES
@@ -59,9 +68,9 @@ class Probes:
         soon = grows or (self._doubted and shown_bps)
         self._next_s = now_s + max(0.0 if soon else EVERY_S, next_takes_s / SHARE)
 
-    def _size(self) -> int:
+    def _size(self, seconds: float = PROBE_S) -> int:
         bps = self._shown_bps if self._rate.doubted and self._shown_bps else self._rate.bps or 0.0
-        return min(max(int(bps / 8 * PROBE_S), self._least_bytes), PROBE_BYTES)
+        return min(max(int(bps / 8 * seconds), self._least_bytes), PROBE_BYTES)
 
     @property
     def _doubted(self) -> bool:

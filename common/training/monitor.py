@@ -65,6 +65,12 @@ class LinkMonitor:
             up, down = (self._probes[each].due(now_s, nbytes) for each, nbytes in zip(DIRECTIONS, since, strict=True))
             return up, down
 
+    def survey(self) -> tuple[int, int]:
+        """Sizes of probes, up and down, of a link that carries nothing else."""
+        with self._lock:
+            up, down = (self._probes[each].survey() for each in DIRECTIONS)
+            return up, down
+
     def probed(self, direction: Direction, size: int, timed_bytes: int, seconds: float) -> None:
         """A probe of a size has come, so many of its bytes in so many seconds."""
         with self._lock:

@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from common.errors import UsageError
@@ -11,6 +10,7 @@ from common.planning.adapt import Adapter, Following
 from common.planning.log import Choice, Context, Decision, PlanLog
 from common.planning.plan import Plan
 from common.training.loop import StepDone
+from common.training.monitor import LinkMonitor
 from common.training.moving import Change
 from common.wire.structs import Job
 
@@ -38,13 +38,13 @@ class Pilot:
 
     Args:
         adapter: decides.
-        context: what is known of the link now.
+        monitor: what is known of the link.
         plans: takes the decisions.
         every_s: seconds between two looks at the plan; 0 decides once, before the run.
     """
 
-    def __init__(self, adapter: Adapter, context: Callable[[], Context], plans: PlanLog, *, every_s: float) -> None:
-        self._adapter, self._context, self._plans, self._every_s = adapter, context, plans, every_s
+    def __init__(self, adapter: Adapter, monitor: LinkMonitor, plans: PlanLog, *, every_s: float) -> None:
+        self._adapter, self._monitor, self._plans, self._every_s = adapter, monitor, plans, every_s
         self._looked_s = self._started_s = time.perf_counter()
         self._since = _Since()
 
@@ -68,7 +68,7 @@ class Pilot:
         if not self._every_s or now_s - self._looked_s < self._every_s:
             return None
         self._looked_s = now_s
-        known = self._context()
+        known = self._monitor.context()
         context = link_of(known)
         if context is None:
             return None
@@ -77,7 +77,7 @@ class Pilot:
         try:
             if since.steady:
                 self._adapter.measured(following, context, since.edge_s / since.steady, since.cloud_s / since.steady)
-            verdict = self._adapter.look(following, context, now_s, remaining)
+            verdict = self._adapter.look(following, context, now_s, remaining, self._monitor.spread())
         except UsageError as error:  # a plan that was set by hand, which no profile has
             log.debug("%s", error)
             return None

@@ -7,11 +7,12 @@ from functools import cache
 
 from common.errors import ConnectionLost, PeerSilent, ProtocolError
 from common.planning.log import Context
+from common.planning.probes import SURVEY_S
 from common.training.monitor import LinkMonitor
 from common.wire.messages import Ping, Pong
 from common.wire.tcp import CONTROL_LIMITS, Connection, Received, expect
 
-_FIRST_LOOKS = 6  # pings, with probes in between that grow to the largest
+_FIRST_LOOKS = 6  # at least, with probes that grow to the largest
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,17 @@ class Pinger:
         if self._asked is None:
             self._ask(0, 0)
         self._hear()
-        up, down = self._monitor.probes(moved)
-        if up or down:
-            self._ask(up, down)
+        self._probe(*self._monitor.probes(moved))
+
+    def survey(self) -> None:
+        """Ask, and probe both ways: for a link that carries nothing else."""
+        self._ask(0, 0)
+        self._hear()
+        self._probe(*self._monitor.survey())
+
+    def _probe(self, up_bytes: int, down_bytes: int) -> None:
+        if up_bytes or down_bytes:
+            self._ask(up_bytes, down_bytes)
             self._hear()
 
     def _ask(self, up_bytes: int, down_bytes: int) -> None:
@@ -90,15 +99,23 @@ def answer(connection: Connection, received: Received) -> None:
 
 
 def measure_link(control: Connection, monitor: LinkMonitor) -> Context:
-    """What some pings and probes show of a link that carries nothing else; they take a round trip each, or two.
+    """What pings and probes show of a link that carries nothing else.
+
+    They take `SURVEY_S`, and the link half of the time; longer where some of them take that long.
 
     Raises:
         ConnectionLost: the connection broke, or the peer is silent.
     """
     control.set_limits(CONTROL_LIMITS)
     pinger = Pinger(control, monitor)
-    for _ in range(_FIRST_LOOKS):
-        pinger.beat((0, 0))
+    began_s = now_s = time.perf_counter()
+    looks = 0
+    while looks < _FIRST_LOOKS or now_s - began_s < SURVEY_S:
+        looked_s = now_s
+        pinger.survey()
+        took_s, left_s = time.perf_counter() - looked_s, began_s + SURVEY_S - time.perf_counter()
+        time.sleep(max(min(took_s, left_s), 0.0))
+        now_s, looks = time.perf_counter(), looks + 1
     return monitor.context()
 
 
