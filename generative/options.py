@@ -36,11 +36,11 @@ class GeneratorOptions(RunOptions):
     """Codec of the gradients, also ef+... (what was left out is made up for); default int8+zstd."""
     compress_down: str = ""
     """Codec of the activations, also delta+... (what changed since the last epoch); default int4+zstd."""
-    stale_it: int = 4
+    stale_it: int = 2
     """Staleness bound K: the cloud may be this many batches ahead of the gradients that it has applied."""
     lookahead: bool = True
     """Compute activations with the weights that are expected when their gradients, which are late, will be applied."""
-    late_rate: float = 0.8
+    late_rate: float = 0.5
     """With K > 0 the head's learning rate is at most this / K of the first one; 0 sets no limit."""
     samples: int = 8
     """Held-out images to show beside what is generated of their poses, behind each epoch; 0 shows none."""
