@@ -215,6 +215,8 @@ def test_the_plateau_is_torchs(patience: int) -> None:
         ({"image_size": 48}, "--image_size is 48"),
         ({"width": 0.0}, "--width is 0.0"),
         ({"stale_it": -1}, "--stale_it is -1"),
+        ({"late_rate": -0.5}, "--late_rate is -0.5"),
+        ({"optim": "resnet_pre"}, "--lookahead needs an optimizer with momentum"),
         ({"num_chairs": 5}, "shows 8 chairs; --num_chairs 5 is fewer"),
         ({"dataset": "digits"}, "unknown --dataset 'digits'"),
         ({"split_index": 12}, "in 11 slices"),
@@ -295,10 +297,10 @@ def test_without_lookahead_and_limit_the_head_is_told_nothing(tmp_path: Path, mo
     plain = losses(here(tmp_path, stale_it=3, lookahead=False, late_rate=0.0))
     assert {frame.message.ahead for frame in frames if isinstance(frame.message, Inputs)} == {0}
     assert {frame.message.rate for frame in frames if isinstance(frame.message, Gradients)} == {1}
-    for flags in ({"late_rate": 0.0}, {"lookahead": False}):
+    each_alone: list[dict[str, Any]] = [{"late_rate": 0.0}, {"lookahead": False}]
+    for flags in each_alone:
         assert losses(here(tmp_path, stale_it=3, **flags)) != plain
-    of_k0 = {"lookahead": False, "late_rate": 0.0}
-    same(here(tmp_path, stale_it=0), here(tmp_path, stale_it=0, **of_k0))
+    same(here(tmp_path, stale_it=0), here(tmp_path, stale_it=0, lookahead=False, late_rate=0.0))
 
 
 @pytest.mark.timeout(300)
