@@ -50,7 +50,7 @@ def make_edge_half(
             delay=delay,
         )
     if taylor or stash or delay != NO_CORRECTION:
-        raise UsageError("a head at the cloud replays its steps, and knows of delay what the edge tells it step by step")
+        raise UsageError("a head at the cloud replays its steps, and knows of delay what the edge tells it in each")
     tail = make_tail(prepared, job, device=device, objective=objective, memory_mb=memory_mb, state=state)
     return EdgeTail(tail, stale_it=job.stale_it, late=late)
 
