@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Literal, NamedTuple
 
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from tqdm import tqdm
 
 from baseline import sweep
@@ -158,13 +159,16 @@ def rows_of(curves: Sequence[Curve]) -> list[dict[str, object]]:
 def save_figure(path: Path, curves: Mapping[str, Sequence[Curve]], style: Literal["screen", "paper"]) -> None:
     """Mean held-out loss over epochs, a panel for each data set."""
     with LOOKS[style].applied() as look:
-        figure = look.figure(0.8)
+        figure = look.figure(1.4)
         panels = figure.subplots(1, len(curves), squeeze=False)[0]
         for axis, (dataset, of_ways) in zip(panels, curves.items(), strict=True):
             for i, curve in enumerate(of_ways):
                 means = [mean(each) for each in zip(*curve.losses, strict=True)]
-                axis.plot(range(1, len(means) + 1), means, label=curve.way, **line(i))
+                axis.plot(range(1, len(means) + 1), means, label=curve.way, markevery=len(means), **line(i))
             axis.set(xlabel="epoch", ylabel="held-out loss", yscale="log", title=Path(dataset).name)
+            axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
+            axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+            axis.yaxis.set_minor_formatter(NullFormatter())
             plain(axis)
         panels[-1].legend()
         save(figure, path, look.dpi)

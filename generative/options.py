@@ -36,7 +36,7 @@ class GeneratorOptions(RunOptions):
     """Codec of the gradients, also ef+... (what was left out is made up for); default int8+zstd."""
     compress_down: str = ""
     """Codec of the activations, also delta+... (what changed since the last epoch); default int4+zstd."""
-    stale_it: int = 2
+    stale_it: int = 1
     """Staleness bound K: the cloud may be this many batches ahead of the gradients that it has applied."""
     lookahead: bool = True
     """Compute activations with the weights that are expected when their gradients, which are late, will be applied."""
