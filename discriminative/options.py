@@ -12,7 +12,7 @@ from common.codec import load_own, make_codec
 from common.codec.limit import DEFAULT_MB
 from common.errors import UsageError
 from common.records import check_run_dir
-from common.training.delay import NO_CORRECTION, Delay
+from common.training.delay import NO_CORRECTION, NOT_LATE, Delay, Late
 from common.training.metered import check_metering
 from common.training.optimizers import find_preset
 from common.training.remote import RECONNECT_S
@@ -71,7 +71,7 @@ def check_ports(**ports: int) -> None:
 
 @dataclass(frozen=True)
 class Corrections:
-    """What a head at the edge does besides replaying its steps."""
+    """What a head does besides replaying its steps."""
 
     taylor: bool = False
     """Correct gradients for the codec's error."""
@@ -79,6 +79,8 @@ class Corrections:
     """Keep graphs and weights instead."""
     delay: Delay = NO_CORRECTION
     """About gradients that are late."""
+    late: Late = NOT_LATE
+    """The same, of a head at the cloud."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +137,7 @@ class RunOptions(ComputeOptions):
 
     @property
     def corrections(self) -> Corrections:
-        """What a head at the edge does besides replaying its steps."""
+        """What a head does besides replaying its steps."""
         return Corrections()
 
     @property

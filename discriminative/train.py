@@ -200,6 +200,7 @@ def _run(plan: Plan, options: RunOptions) -> Iterator[tuple[Trainer, FilePath]]:
         memory_mb=options.codec_memory_mb,
         objective=plan.objective,
         delay=options.corrections.delay,
+        late=options.corrections.late,
     )
     head = make(job)
     name = options.log_name or f"{job.model}-{plan.data.name.split(':')[0]}"

@@ -32,7 +32,7 @@ class DemoOptions:
     """Factor of the layers' widths."""
     split_index: int = 5
     """Slices of the model on the cloud."""
-    stale_it: int = 4
+    stale_it: int = 2
     """K of the pipelined run."""
     epochs: int = 12
     """Epochs of each of the two runs."""

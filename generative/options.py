@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from common.codec import load_own, make_codec
 from common.errors import UsageError
 from common.models.chairs import Form
+from common.training.delay import Late
 from common.training.optimizers import find_preset
-from discriminative.options import EdgeOptions, RunOptions
+from discriminative.options import Corrections, EdgeOptions, RunOptions
 from discriminative.server_options import ListenOptions
 
 DEFAULT_UP = "int8+zstd"  # of gradients that are late already, int4 is too coarse here
@@ -35,10 +36,19 @@ class GeneratorOptions(RunOptions):
     """Codec of the gradients, also ef+... (what was left out is made up for); default int8+zstd."""
     compress_down: str = ""
     """Codec of the activations, also delta+... (what changed since the last epoch); default int4+zstd."""
-    stale_it: int = 4
+    stale_it: int = 1
     """Staleness bound K: the cloud may be this many batches ahead of the gradients that it has applied."""
+    lookahead: bool = True
+    """Compute activations with the weights that are expected when their gradients, which are late, will be applied."""
+    late_rate: float = 0.5
+    """With K > 0 the head's learning rate is at most this / K of the first one; 0 sets no limit."""
     samples: int = 8
     """Held-out images to show beside what is generated of their poses, behind each epoch; 0 shows none."""
+
+    @property
+    def corrections(self) -> Corrections:
+        """What the head does besides replaying its steps."""
+        return Corrections(late=Late(self.lookahead, self.late_rate))
 
     @property
     def codecs(self) -> tuple[str, str]:
@@ -57,9 +67,11 @@ class GeneratorOptions(RunOptions):
         self.check_staleness(self.stale_it)
         self.form.check()
         find_preset(self.optim)
-        for name in ("num_chairs", "samples"):
+        for name in ("num_chairs", "samples", "late_rate"):
             if getattr(self, name) < 0:
                 raise UsageError(f"--{name} is {getattr(self, name)}; it must be 0 or more")
+        if self.lookahead and self.optim.replace("_", "") == "resnetpre":
+            raise UsageError("--lookahead needs an optimizer with momentum, and --optim resnetpre has none")
         up, down = self.codecs
         make_codec(up, "down")  # gradients go up here
         make_codec(down, "up")

@@ -109,7 +109,8 @@ class CloudHead:
         """
         if asked.training and len(self.under_way) > self._stale_it:
             raise ProtocolError(f"step {asked.step} came with {len(self.under_way)} under way; K is {self._stale_it}")
-        return self.head.forward(asked.step, asked.epoch, asked.inputs, _NO_LABELS, asked.ids, training=asked.training)
+        what = (asked.step, asked.epoch, asked.inputs, _NO_LABELS, asked.ids)
+        return self.head.forward(*what, training=asked.training, ahead=asked.ahead)
 
     def backward(self, answer: Answer) -> None:
         """Apply a step's gradients."""
@@ -123,6 +124,8 @@ class CloudHead:
     def _read(self, message: Inputs, buffers: Sequence[memoryview]) -> Asked:
         count = message.ids.shape[0] if len(message.ids.shape) == 1 else -1
         form = self._form
+        if not 0 <= message.ahead <= self._stale_it:
+            raise ProtocolError(f"weights of {message.ahead:g} steps on are asked for; K is {self._stale_it}")
         if not 0 < count <= form.batch_size:
             raise ProtocolError(f"ids of shape {message.ids.shape}; batches have 1 to {form.batch_size} samples")
         expected = TensorSpec(dtype_name(form.dtype), (count, *form.shape))
@@ -136,7 +139,7 @@ class CloudHead:
             )
         inputs = from_bytes(buffers[0], form.dtype, expected.shape)
         numbers = from_bytes(buffers[1], ids, message.ids.shape).long()
-        return Asked(message.step, message.epoch, message.training, (inputs,), numbers)
+        return Asked(message.step, message.epoch, message.training, (inputs,), numbers, message.ahead)
 
 
 class TimedCloudHead:

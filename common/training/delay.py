@@ -14,3 +14,24 @@ class Delay:
 
 
 NO_CORRECTION = Delay()
+
+
+@dataclass(frozen=True)
+class Late:
+    """What a head at the cloud is told to do about it; the edge tells it step by step.
+
+    A step along a late gradient overshoots: with an optimizer with momentum, training is stable up to a learning rate
+    that falls with K, and faster from K = 0 to 1 than behind it (docs/generative.md).
+    """
+
+    lookahead: bool = False
+    """Compute activations with the weights that are expected when their gradients will be applied."""
+    rate: float = 0.0
+    """The head's learning rate is at most this / K of the first one; 0 sets no limit."""
+
+    def most_rate(self, stale_it: int) -> float:
+        """Largest factor of the head's learning rate at K."""
+        return min(1.0, self.rate / stale_it) if self.rate and stale_it else 1.0
+
+
+NOT_LATE = Late()

@@ -5,7 +5,7 @@ import torch
 from common.codec.limit import DEFAULT_MB
 from common.errors import UsageError
 from common.training.cloud_head import CloudHead, InputForm
-from common.training.delay import NO_CORRECTION, Delay
+from common.training.delay import NO_CORRECTION, NOT_LATE, Delay, Late
 from common.training.edge_tail import EdgeTail
 from common.training.exchange import Objective
 from common.training.half import Half
@@ -27,14 +27,17 @@ def make_edge_half(
     memory_mb: int = DEFAULT_MB,
     state: State | None = None,
     delay: Delay = NO_CORRECTION,
+    late: Late = NOT_LATE,
 ) -> Half:
-    """The edge's half of a job; see `make_head` and `make_tail`.
+    """The edge's half of a job; see `make_head` and `make_tail`, and `EdgeTail` for ``late``.
 
     Raises:
         UsageError: a codec that cannot be, or what a head at the cloud is not told.
         PartitionError: there is no such cut, or training would be wrong there.
     """
     if job.direction == "up":
+        if late != NOT_LATE:
+            raise UsageError("a head at the edge is told of late gradients by --lookahead and --gradient_shrink")
         return make_head(
             prepared,
             job,
@@ -47,9 +50,9 @@ def make_edge_half(
             delay=delay,
         )
     if taylor or stash or delay != NO_CORRECTION:
-        raise UsageError("a head at the cloud replays its steps, and is told of no other correction than its codec's")
+        raise UsageError("a head at the cloud replays its steps, and knows of delay what the edge tells it in each")
     tail = make_tail(prepared, job, device=device, objective=objective, memory_mb=memory_mb, state=state)
-    return EdgeTail(tail, stale_it=job.stale_it)
+    return EdgeTail(tail, stale_it=job.stale_it, late=late)
 
 
 def make_cloud_half(

@@ -15,6 +15,7 @@ from common.codec import Codec
 from common.codec.buffers import to_bytes
 from common.errors import ProtocolError
 from common.training.checkpoint import PendingStep, under
+from common.training.delay import NOT_LATE, Late
 from common.training.exchange import Answer, Asked, Outgoing, Upload, narrowed, spec_of
 from common.training.optimizers import Updater
 from common.training.part_state import State, copied, state_of_part
@@ -43,13 +44,15 @@ class EdgeTail:
     Args:
         tail: with the objective; its uploads bring no labels.
         stale_it: staleness bound K.
+        late: what the head is told to do about gradients being late.
     """
 
     replies = True
     keeps_labels = False
 
-    def __init__(self, tail: Tail, *, stale_it: int) -> None:
+    def __init__(self, tail: Tail, *, stale_it: int, late: Late = NOT_LATE) -> None:
         self.tail = tail
+        self._late, self._most_rate = late, late.most_rate(stale_it)
         # What `delta` remembers runs ahead with the decoder; it is written down where nothing is under way.
         self.keeps_graphs = stale_it == 0 or tail.codec_up.spec.memory == "delta"
         self._waiting: dict[tuple[bool, int], _Waiting] = {}
@@ -83,9 +86,11 @@ class EdgeTail:
             ids: (B,) indices of the samples.
             training: whether gradients will follow.
         """
+        # Frames are acted on in order: what waits here is what the cloud has yet to apply before this step's gradient.
+        under_way = sum(of_training for of_training, _ in self._waiting) if training and self._late.lookahead else 0
         self._waiting[training, step] = _Waiting(epoch, labels, ids)
         self._order.sent(step, len(ids), training)
-        return Asked(step, epoch, training, tuple(inputs), ids)
+        return Asked(step, epoch, training, tuple(inputs), ids, under_way * self._rate)
 
     def encode(self, item: Asked | Answer) -> Outgoing:
         """The message that asks for a step, or that ends it."""
@@ -94,7 +99,7 @@ class EdgeTail:
             return Outgoing(msgspec.structs.replace(outgoing.message, rate=item.rate), outgoing.buffers)
         ids = narrowed(item.ids)
         specs = tuple(spec_of(each) for each in item.inputs)
-        message = Inputs(item.step, item.epoch, item.training, specs, spec_of(ids))
+        message = Inputs(item.step, item.epoch, item.training, specs, spec_of(ids), item.ahead)
         return Outgoing(message, tuple(to_bytes(each) for each in (*item.inputs, ids)))
 
     def turn(self, upload: Upload, frame: Frame) -> Outgoing | Answer:
@@ -122,12 +127,17 @@ class EdgeTail:
         """The step at this side: forward, loss, and in training backward and one optimizer step."""
         answer = self.tail.step(came)
         del self._waiting[came.training, came.step]
-        return replace(answer, rate=self.updater.factor)
+        return replace(answer, rate=self._rate)
 
     def outputs(self, came: Upload) -> Tensor:
         """What the model makes of an evaluation's activations, instead of `complete`."""
         del self._waiting[came.training, came.step]
         return self.tail.forward(came).outputs
+
+    @property
+    def _rate(self) -> float:
+        """Factor of the head's learning rate."""
+        return min(self.updater.factor, self._most_rate)
 
     def state(self) -> State:
         """Of the part and its optimizer."""

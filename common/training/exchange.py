@@ -55,6 +55,8 @@ class Asked:
     inputs: tuple[Tensor, ...]
     ids: Tensor
     """(B,) indices of the samples in the data set."""
+    ahead: float = 0.0
+    """How many steps on the weights to compute with are expected."""
     times: TailTimes = NOT_TIMED
     """On the cloud's side: when it was received and decoded."""
 

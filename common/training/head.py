@@ -114,6 +114,7 @@ class Head:
         ids: Tensor,
         *,
         training: bool = True,
+        ahead: float = 0.0,
     ) -> Upload:
         """Compute the activations of a batch under the current weights.
 
@@ -124,13 +125,14 @@ class Head:
             labels: (B,) integer classes.
             ids: (B,) indices of the samples.
             training: whether a gradient will come back.
+            ahead: of a head at the cloud: so many steps on the weights to compute with are expected.
         """
         if self._cache is not None and self._cache.knows(ids, training=training):
             return self._recall(step, epoch, labels, ids, training)
         inputs = tuple(each.to(self._device) for each in inputs)
         local = self._auxiliary if training and self._auxiliary and not self._auxiliary.aligns(step) else None
         keep = training and self.keeps_graphs and local is None
-        late = self._stale_it if training and self._delay.lookahead else 0
+        late = (self._stale_it if self._delay.lookahead else ahead) if training else 0
         with (
             torch.set_grad_enabled(keep or local is not None),
             self.updater.ahead(late, epoch) if late else nullcontext(),

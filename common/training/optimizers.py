@@ -78,8 +78,10 @@ class Updater:
         self.optimizer.zero_grad()
 
     @contextmanager
-    def ahead(self, steps: int, epoch: int) -> Iterator[None]:
+    def ahead(self, steps: float, epoch: int) -> Iterator[None]:
         """Put the parameters where they are expected in so many steps, for the block; then back, bit for bit.
+
+        Steps are counted as those at the epoch's rate: whoever lowers it by a `factor` asks for as much less.
 
         Expected is that each of the steps repeats the last one's direction: the momentum of SGD, the moments of Adam
         (Nesterov's look ahead, taken as far as a gradient is late; as SpecTrain and XPipe predict weights).
@@ -88,7 +90,7 @@ class Updater:
             UsageError: the optimizer has no momentum.
         """
         saved = [(parameter, parameter.detach().clone()) for parameter in self._trainable.values()]
-        rate = self._rate(epoch)
+        rate = self._learning_rate * self._preset.rate(epoch)
         with torch.no_grad():
             for parameter, _ in saved:
                 direction = self._direction(parameter)

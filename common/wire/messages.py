@@ -180,6 +180,8 @@ class Inputs(Sent, frozen=True, tag="inputs"):
     tensors: tuple[TensorSpec, ...]
     ids: TensorSpec
     """Which samples these are: their indices in the data set."""
+    ahead: float = 0  # as a whole number it takes one byte
+    """The weights to compute with are those that are expected so many steps on, counted at the epoch's rate."""
 
 
 class Activations(Sent, frozen=True, tag="activations"):
