@@ -22,9 +22,9 @@ class PlanOptions:
     replan_s: float = 5.0
     """Seconds between two looks at the plan of `ours`; 0 decides once."""
     plan_codecs_up: tuple[str, ...] = ()
-    """Codecs of the activations to choose from; default none and that of --compress_up."""
+    """Codecs to choose from of what goes up; default none and that of --compress_up."""
     plan_codecs_down: tuple[str, ...] = ()
-    """Codecs of the gradients to choose from; default none and that of --compress_down."""
+    """Codecs to choose from of what comes down; default none and that of --compress_down."""
     objective: Literal["time", "energy", "weighted"] = "time"
     """What is to be small: step time, energy of the edge, or both by --energy_weight."""
     energy_weight: float = 0.5

@@ -13,11 +13,12 @@ from common.planning.plan import Plan as Chosen
 from common.planning.problem import Problem
 from common.planning.strategies import STRATEGIES, Fixed, Strategy
 from common.planning.strategies import Cloud as CloudOnly
+from common.profiling.profile import with_loss
 from common.training.monitor import LinkMonitor
 from common.training.pilot import link_of
-from common.training.profiles import FOLDER, ask_profile, profile_of
+from common.training.profiles import FOLDER, ask_profile, loss_s, profile_of
 from common.training.remote import Cloud
-from discriminative.options import ClientOptions
+from discriminative.options import PlannedOptions
 from discriminative.recipe import Plan
 
 log = logging.getLogger(__name__)
@@ -33,12 +34,12 @@ class Planned:
     every_s: float
 
 
-def wants_plan(options: ClientOptions) -> bool:
+def wants_plan(options: PlannedOptions) -> bool:
     """Whether something is to be chosen."""
     return options.plan != "fixed" or options.stale_it == "auto"
 
 
-def choose(plan: Plan, options: ClientOptions, cloud: Cloud, monitor: LinkMonitor) -> tuple[Plan, Planned]:
+def choose(plan: Plan, options: PlannedOptions, cloud: Cloud, monitor: LinkMonitor) -> tuple[Plan, Planned]:
     """Choose cut, codecs and K; the run's plan with them.
 
     Args:
@@ -55,6 +56,11 @@ def choose(plan: Plan, options: ClientOptions, cloud: Cloud, monitor: LinkMonito
     timed = tuple(dict.fromkeys((*up, *down)))
     log.info("profiling %s on this machine and on the server; both keep what they measure", plan.job.model)
     mine = profile_of(plan.prepared, plan.job, timed, options.device, options.run_dir / FOLDER).profile("this machine")
+    target_bytes = 0
+    if plan.job.direction == "down":  # the loss is computed here
+        targets = next(plan.train.epoch(0)).labels
+        target_bytes = targets.nbytes
+        mine = with_loss(mine, loss_s(plan.prepared.graph, plan.objective, targets, options.device))
     told, context = ask_profile(cloud, plan.job, timed, monitor)
     link = link_of(context)
     if link is None:
@@ -66,6 +72,8 @@ def choose(plan: Plan, options: ClientOptions, cloud: Cloud, monitor: LinkMonito
         codecs_up=up,
         codecs_down=down,
         max_stale_it=options.max_stale_it,
+        edge_holds="head" if plan.job.direction == "up" else "tail",
+        target_bytes=target_bytes,
         objective=options.aim,
         limits=options.limits,
         losses=options.losses,
@@ -78,8 +86,8 @@ def choose(plan: Plan, options: ClientOptions, cloud: Cloud, monitor: LinkMonito
     return following(plan, first), Planned(adapter, first, context, options.replan_s if adaptive else 0.0)
 
 
-def codecs(options: ClientOptions) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What may be chosen from, both ways."""
+def codecs(options: PlannedOptions) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What may be chosen from, of what goes up and of what comes down."""
     up, down = options.codecs
     if options.plan == "fixed":
         return (up,), (down,)
@@ -89,7 +97,7 @@ def codecs(options: ClientOptions) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return ups, options.plan_codecs_down or tuple(dict.fromkeys(("none", down)))
 
 
-def strategy(plan: Plan, options: ClientOptions) -> Strategy:
+def strategy(plan: Plan, options: PlannedOptions) -> Strategy:
     """What chooses."""
     up, down = codecs(options)
     if options.plan == "fixed":

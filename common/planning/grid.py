@@ -1,4 +1,4 @@
-"""All candidates of a problem at once: arrays [C, U, D] over cuts, codecs of activations, codecs of gradients.
+"""All candidates of a problem at once: arrays [C, U, D] over cuts, codecs of what goes up, codecs of what comes down.
 
 Of each candidate K is the smallest that saturates its slowest stage, so K is no axis of its own; K = 0 stands against
 it, since without staleness the head keeps its graph and does not replay.

@@ -67,21 +67,31 @@ class Problem:
     cloud: Profile
     context: LinkContext
     codecs_up: tuple[str, ...] = ()
-    """What may encode activations; empty for all that both profiles have."""
+    """What may encode what goes up: activations, or gradients of an edge with the tail; empty takes all."""
     codecs_down: tuple[str, ...] = ()
-    """What may encode gradients; empty for all that both profiles have."""
+    """The same of what comes down."""
     stale_it: int | None = None
     """K; None takes the smallest that saturates the slowest stage."""
     max_stale_it: int = 16
     """The largest K that may be taken."""
     edge_holds: Literal["head", "tail"] = "head"
-    """Which part the edge computes: activations go up from a head, down to a tail."""
+    """Which part the edge computes: activations go up from a head, down to a tail.
+
+    An edge with the tail has the data all the same: it sends the model's inputs with the gradients of the step before.
+    """
+    target_bytes: float = 0.0
+    """Of what the loss of a step compares with; an edge with the tail keeps it until the step is over."""
     objective: Objective = Objective()
     limits: Limits = Limits()
     losses: LossTable = field(default_factory=LossTable)
     power: Power | None = None
     current: Current | None = None
     message_bytes: int = MESSAGE_BYTES
+
+    @property
+    def local(self) -> int:
+        """Place of the cut with which the edge computes all by itself."""
+        return len(self.edge.cuts) - 1 if self.edge_holds == "head" else 0
 
     def __post_init__(self) -> None:
         _check_same(self.edge, self.cloud)
@@ -96,8 +106,9 @@ class Problem:
 
 
 def served(problem: Problem, way: Way) -> list[str]:
-    """Codecs that both profiles have, of activations (up) or gradients (down)."""
-    tables = [each.activations if way == "up" else each.gradients for each in (problem.edge, problem.cloud)]
+    """Codecs that both profiles have for what goes a way."""
+    activations = way == ("up" if problem.edge_holds == "head" else "down")
+    tables = [each.activations if activations else each.gradients for each in (problem.edge, problem.cloud)]
     return [codec for codec in tables[0] if codec in tables[1]]
 
 

@@ -1,21 +1,26 @@
 """Profiles of both sides for a run that plans: measured once for each model, batch size and device, and kept."""
 
 import json
+import statistics
 import zlib
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from common.errors import ProtocolError
+from common.partition.graph import Graph
 from common.planning.log import Context
 from common.profiling.cache import Key, find, keep
-from common.profiling.measure import measure
+from common.profiling.measure import WARM_UP, measure
 from common.profiling.profile_file import dumps, loads
 from common.profiling.rows import Measured as Profiled
+from common.profiling.stopwatch import Stopwatch
 from common.records import software_version
+from common.training.exchange import Objective
 from common.training.monitor import LinkMonitor
 from common.training.optimizers import Preset, find_preset
 from common.training.prepare import Prepared, example_batch
@@ -86,6 +91,26 @@ def ask_profile(cloud: Cloud, job: Job, codecs: Sequence[str], monitor: LinkMoni
         return loads(table, about), context
     except (zlib.error, ValueError, TypeError, AttributeError) as error:
         raise ProtocolError(f"the server's profile cannot be read: {error}") from None
+
+
+def loss_s(graph: Graph, objective: Objective, targets: Tensor, device: str) -> float:
+    """Seconds that a batch's loss and its gradient take here: what a profile of the model does not have.
+
+    Args:
+        graph: of the model, whose outputs the loss is of.
+        objective: the loss.
+        targets: (B, ...) of a batch.
+        device: where it is computed.
+    """
+    (outputs,) = graph.crossing(len(graph.points) - 1, training=True)
+    made = torch.rand(len(targets), *outputs.shape[1:], device=device, requires_grad=True)
+    goal, watch, seconds = targets.to(device), Stopwatch(device), []
+    for _ in range(WARM_UP + _ROUNDS):
+        stop = watch.start()
+        loss, _ = objective(made, goal)
+        torch.autograd.grad(loss, made)
+        seconds.append(stop())
+    return statistics.median(seconds[WARM_UP:])
 
 
 def packed(profile: Profiled) -> bytes:
