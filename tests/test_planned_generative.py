@@ -11,6 +11,7 @@ from common.planning.log import Context, read_plans
 from common.planning.problem import Problem
 from common.planning.strategies import Fixed
 from common.training.pilot import link_of
+from common.training.plateau import Plateau
 from discriminative.train import Finished, train_with_server
 from generative.options import BaseOptions, ClientOptions
 from generative.recipe import plan_job
@@ -60,7 +61,7 @@ def test_the_plan_follows_the_link(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_all_on_the_edge_sends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     link(monkeypatch, lambda _: SLOW)
-    expected = here(tmp_path / "base", plateau=plan_job(BaseOptions(**values(tmp_path))).plateau, split_index=0)
+    expected = here(tmp_path / "base", plateau=Plateau(), split_index=0)
     with served(tmp_path / "server") as server:
         run = train(server, tmp_path / "run", slowdown=1.0)
     assert run.summary["bytes_up_per_step"] == run.summary["bytes_down_per_step"] == 0
@@ -92,7 +93,7 @@ def test_the_least_staleness_that_suffices_and_the_run_that_has_it(
     (row, *_) = read_plans(run.folder / "plans.jsonl")
     assert (row.plan.compress_up, row.plan.compress_down, row.plan.stale_it) == ("int8", "int4/c", 5)
     same_plan = {"stale_it": 5, **setting}
-    expected = here(tmp_path / "base", plateau=plan_job(BaseOptions(**values(tmp_path))).plateau, **same_plan)
+    expected = here(tmp_path / "base", plateau=Plateau(), **same_plan)
     assert losses(run) == losses(expected)
     assert run.summary["parameters_digest"] == expected.summary["parameters_digest"]
     (problem,) = asked

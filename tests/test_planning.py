@@ -247,13 +247,15 @@ def test_the_codecs_of_a_way_are_those_of_what_goes_it() -> None:
         )
         for each in (measured(1.0).profile("edge"), measured(10.0).profile("cloud"))
     )
-    codecs = {"codecs_up": ("ef+int8",), "codecs_down": ("delta+int8",), "edge": edge, "cloud": cloud}
+    down = replace(
+        problem(edge_holds="tail"), edge=edge, cloud=cloud, codecs_up=("ef+int8",), codecs_down=("delta+int8",)
+    )
 
-    plan = Fixed(2, "ef+int8", "delta+int8").decide(problem(edge_holds="tail", **codecs))
+    plan = Fixed(2, "ef+int8", "delta+int8").decide(down)
 
     assert (plan.codec_up, plan.codec_down) == ("ef+int8", "delta+int8")
     with pytest.raises(UsageError, match=r"not both profiles have codec 'ef\+int8' up"):
-        problem(**codecs)
+        replace(down, edge_holds="head")
 
 
 def test_an_edge_with_the_tail_keeps_what_its_loss_compares_with() -> None:
