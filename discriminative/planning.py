@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import msgspec
 
@@ -13,7 +14,7 @@ from common.planning.plan import Plan as Chosen
 from common.planning.problem import Problem
 from common.planning.strategies import STRATEGIES, Fixed, Strategy
 from common.planning.strategies import Cloud as CloudOnly
-from common.profiling.profile import with_loss
+from common.profiling.profile import longer_tail
 from common.training.monitor import LinkMonitor
 from common.training.pilot import link_of
 from common.training.profiles import FOLDER, ask_profile, loss_s, profile_of
@@ -60,14 +61,14 @@ def choose(plan: Plan, options: PlannedOptions, cloud: Cloud, monitor: LinkMonit
     if plan.job.direction == "down":  # the loss is computed here
         targets = next(plan.train.epoch(0)).labels
         target_bytes = targets.nbytes
-        mine = with_loss(mine, loss_s(plan.prepared.graph, plan.objective, targets, options.device))
+        mine = longer_tail(mine, loss_s(plan.prepared.graph, plan.objective, targets, options.device))
     told, context = ask_profile(cloud, plan.job, timed, monitor)
     link = link_of(context)
     if link is None:
         raise UsageError("the link to the server could not be measured; give --plan fixed, and --stale_it a number")
     problem = Problem(
         scaled(mine, options.slowdown),
-        told.profile("the server"),
+        told,
         link,
         codecs_up=up,
         codecs_down=down,
@@ -81,12 +82,32 @@ def choose(plan: Plan, options: PlannedOptions, cloud: Cloud, monitor: LinkMonit
     )
     adapter = Adapter(problem, strategy(plan, options))
     first = adapter.first(link)
-    log.info("link %s; plan: %s", _told(link), first)
+    log.info("link %s; plan: %s", told_link(link), first)
     adaptive = options.plan == "ours" or (options.plan == "fixed" and options.stale_it == "auto")
     return following(plan, first), Planned(adapter, first, context, options.replan_s if adaptive else 0.0)
 
 
-def codecs(options: PlannedOptions) -> tuple[tuple[str, ...], tuple[str, ...]]:
+class Choosing(Protocol):
+    """Options that say what may be chosen."""
+
+    @property
+    def plan(self) -> str:
+        """Who chooses."""
+
+    @property
+    def codecs(self) -> tuple[str, str]:
+        """Of up and down, by the flags of a run without a plan."""
+
+    @property
+    def plan_codecs_up(self) -> tuple[str, ...]:
+        """What `ours` chooses from."""
+
+    @property
+    def plan_codecs_down(self) -> tuple[str, ...]:
+        """The same of what comes down."""
+
+
+def codecs(options: Choosing) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What may be chosen from, of what goes up and of what comes down."""
     up, down = options.codecs
     if options.plan == "fixed":
@@ -120,5 +141,6 @@ def following(plan: Plan, chosen: Chosen) -> Plan:
     return replace(plan, job=job, cut=plan.prepared.graph.find(chosen.cut))
 
 
-def _told(link: LinkContext) -> str:
+def told_link(link: LinkContext) -> str:
+    """A link in words."""
     return f"{link.up_mbps:.1f} Mbit/s up, {link.down_mbps:.1f} down, RTT {link.rtt_ms:.1f} ms"

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from common.errors import UsageError
 from common.link.contexts import LinkContext
-from common.planning.problem import Limits, Objective, Power, Problem
+from common.planning.problem import Limits, Objective, Partners, Power, Problem
 from common.planning.strategies import STRATEGIES, Cloud, Edge, Fixed, JointDnn, Neurosurgeon, Ours
-from common.profiling.profile import with_loss
+from common.profiling.profile import longer_tail
 from common.profiling.rows import About, BlockRow, CodecRow, Measured
 
 CODECS = ("none", "int8", "int4")
@@ -265,12 +265,54 @@ def test_an_edge_with_the_tail_keeps_what_its_loss_compares_with() -> None:
 
 
 def test_a_tail_with_the_loss_takes_longer_at_every_cut() -> None:
-    edge = with_loss(measured(1.0, energy_mj=100.0).profile("edge"), 0.01)
+    edge = longer_tail(measured(1.0, energy_mj=100.0).profile("edge"), 0.01)
     bare = measured(1.0, energy_mj=100.0).profile("edge")
     assert (edge.tail_s - bare.tail_s).tolist() == pytest.approx([0.01] * 5)
     assert edge.tail_s[-1] == 0.01
     watts = edge.tail_mj / edge.tail_s
     assert watts[0] == watts[-1] == pytest.approx(400 / 0.19)
+
+
+def test_a_party_keeps_the_pace_of_the_others() -> None:
+    """The slowest of all sets the step, so a party that could be faster has no more staleness than that asks for."""
+    given_ = problem(edge_speed=10, cloud_speed=10, link="20/40/20", partners=Partners())
+    alone = Fixed(2, "none", "none", None).decide(given_)
+    stages = alone.prediction.stages_s
+    way = stages.edge + stages.uplink + stages.cloud + stages.downlink + 0.020
+    assert alone.prediction.limit_s == stages.uplink == pytest.approx(2e5 * 8 / 20e6)
+    assert alone.stale_it == 2  # 80 ms; the way takes 2.0 to 3.0 of it
+
+    paced = Fixed(2, "none", "none", None).decide(replace(given_, partners=Partners(step_s=0.15)))
+    waits = Fixed(2, "none", "none", None).decide(replace(given_, partners=Partners(step_s=0.25)))
+    told = Fixed(2, "none", "none", None).decide(replace(given_, partners=Partners(step_s=0.15, turn_s=0.2)))
+
+    assert 0.16 < way < 0.17
+    assert (paced.stale_it, paced.prediction.step_s) == (1, 0.15)
+    assert (waits.stale_it, waits.prediction.step_s) == (0, 0.25)
+    assert told.stale_it == 2  # 0.36 s of way
+    assert told.prediction.step_s == pytest.approx(0.15)
+
+
+def test_who_has_the_labels_uploads_nothing_while_the_outputs_are_there() -> None:
+    given_ = problem(edge_speed=10, cloud_speed=10, link="20/40/20", partners=Partners(turn_s=0.03, turns_here=True))
+
+    plan = Fixed(2, "none", "none", None).decide(given_)
+
+    stages = plan.prediction.stages_s
+    assert plan.prediction.step_s == pytest.approx(stages.uplink + stages.cloud + 0.03)
+    assert not plan.local
+
+
+def test_the_last_cut_of_a_party_is_not_the_whole_model() -> None:
+    given_ = problem(link="20/40/20", partners=Partners())
+
+    plan = Fixed(4, "int8", "int4", 1).decide(given_)
+
+    assert not plan.local
+    assert (plan.codec_up, plan.codec_down, plan.stale_it) == ("int8", "int4", 1)
+    assert plan.prediction.stages_s.uplink == pytest.approx(1e3 * 8 / 20e6)
+    with pytest.raises(UsageError, match="none of them can compute all of it"):
+        Edge().decide(given_)
 
 
 def test_profiles_of_different_things_are_refused() -> None:

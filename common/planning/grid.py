@@ -27,8 +27,8 @@ class Grid:
     problem: Problem
     codecs_up: tuple[str, ...]
     codecs_down: tuple[str, ...]
-    local: int
-    """Place of the cut with which the edge computes all by itself."""
+    local: list[int]
+    """See `Problem.local`."""
     stages_s: Floats
     """[4, C, U, D]: edge, uplink, cloud, downlink, at the candidate's K."""
     stale_it: Floats
@@ -85,7 +85,7 @@ class Grid:
         cut, up, down = index
         edge = self.problem.edge
         stages = [float(each) for each in self.stages_s[:, cut, up, down]]
-        local = cut == self.local
+        local = cut in self.local
         return Plan(
             strategy,
             edge.cuts[cut],

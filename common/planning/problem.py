@@ -60,6 +60,22 @@ class Current:
 
 
 @dataclass(frozen=True)
+class Partners:
+    """What an edge knows of others that train one model with it: the cloud has more of that than this edge's profile.
+
+    A step of all takes as long as one of the slowest. Where the labels are at an edge, the outputs go there, and the
+    loss's gradients back, within each step.
+    """
+
+    step_s: float = 0.0
+    """No step is shorter, whatever is chosen here."""
+    turn_s: float = 0.0
+    """Of the way of a step: from its outputs at the cloud to their gradients there; 0 with the labels at the cloud."""
+    turns_here: bool = False
+    """Whether that is this edge, which uploads nothing else meanwhile."""
+
+
+@dataclass(frozen=True)
 class Problem:
     """All that a strategy decides by."""
 
@@ -83,15 +99,19 @@ class Problem:
     """Of what the loss of a step compares with; an edge with the tail keeps it until the step is over."""
     objective: Objective = Objective()
     limits: Limits = Limits()
+    partners: Partners | None = None
+    """Of an edge that does not train alone with its cloud."""
     losses: LossTable = field(default_factory=LossTable)
     power: Power | None = None
     current: Current | None = None
     message_bytes: int = MESSAGE_BYTES
 
     @property
-    def local(self) -> int:
-        """Place of the cut with which the edge computes all by itself."""
-        return len(self.edge.cuts) - 1 if self.edge_holds == "head" else 0
+    def local(self) -> list[int]:
+        """Place of the cut with which the edge computes all by itself, in a list; none where it never does."""
+        if self.partners is not None:
+            return []
+        return [len(self.edge.cuts) - 1 if self.edge_holds == "head" else 0]
 
     def __post_init__(self) -> None:
         _check_same(self.edge, self.cloud)

@@ -8,7 +8,7 @@ import numpy as np
 
 from common.planning import cost
 from common.planning.cost import Floats
-from common.planning.problem import Problem
+from common.planning.problem import Partners, Problem
 from common.profiling.profile import CodecCost
 
 
@@ -102,13 +102,18 @@ def choose_staleness(tables: Tables) -> Chosen:
     """All candidates, each at the K that the problem asks for, or at the smallest that saturates its slowest stage."""
     problem = tables.problem
     rtt_s = problem.context.rtt_ms / 1e3
+    partners = problem.partners or Partners()
     serial = tables.stages(replays=False)
-    way_s = serial.sum(axis=0) + rtt_s
+    way_s = serial.sum(axis=0) + rtt_s + partners.turn_s
     way_s[tables.local] -= rtt_s  # no link is in it
+    way_s = np.maximum(way_s, partners.step_s)
     if problem.stale_it == 0:
         return Chosen(serial, np.zeros(tables.shape), way_s)
     stages = tables.stages(replays=True)
-    slowest, pipelined_way_s = stages.max(axis=0), stages.sum(axis=0) + rtt_s
+    slowest, pipelined_way_s = stages.max(axis=0), stages.sum(axis=0) + rtt_s + partners.turn_s
+    if partners.turns_here:
+        slowest = np.maximum(slowest, stages[1] + stages[2] + partners.turn_s)
+    slowest = np.maximum(slowest, partners.step_s)
     if problem.stale_it is not None:
         stale_it = np.full(tables.shape, float(problem.stale_it))
     else:

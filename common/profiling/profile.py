@@ -106,7 +106,7 @@ class Profile:
         return self.gradients["none"].nbytes
 
 
-def with_loss(profile: Profile, seconds: float) -> Profile:
-    """The profile of a device whose tail computes the loss as well, which takes so long with its gradient."""
+def longer_tail(profile: Profile, seconds: float) -> Profile:
+    """The profile of a device that does more in each step than its tail, for so long: the loss, say."""
     watts = profile.tail_mj[0] / profile.tail_s[0] if profile.tail_s[0] else 0.0
     return replace(profile, tail_s=profile.tail_s + seconds, tail_mj=profile.tail_mj + watts * seconds)
