@@ -17,6 +17,7 @@ from generative.options import BaseOptions, ClientOptions
 from generative.recipe import plan_job
 from tests.generating import here, losses, same, served, values
 from tests.test_planned_runs import link
+from tests.test_resume import Killed, folder_of, killed_at
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.slow]
 
@@ -102,6 +103,21 @@ def test_the_least_staleness_that_suffices_and_the_run_that_has_it(
     assert problem.edge.tail_s[-1] > 0  # the loss
 
 
+def test_a_planned_run_that_is_killed_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link(monkeypatch, lambda _: Context(1e9, 1e9, 2.0))
+    setting: dict[str, Any] = {"split_index": 4, "checkpoint_every": 3, "epochs": 2}
+    expected = here(tmp_path / "base", plateau=Plateau(), stale_it=5, **setting)
+    more = {"plan": "fixed", "stale_it": "auto", "max_stale_it": 5, "replan_s": 5.0, "slowdown": 1.0, **setting}
+    with served(tmp_path / "server") as server:
+        with monkeypatch.context() as patch:
+            killed_at(10, patch)
+            with pytest.raises(Killed):
+                train(server, tmp_path / "run", **more)
+        run = train(server, tmp_path, resume=folder_of(tmp_path / "run"), **more)
+    same(run, expected)
+    assert (run.summary["stale_it"], run.summary["resumes"]) == (5, 1)
+
+
 def test_a_plan_sends_the_bytes_that_it_was_chosen_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the profiles say that crosses at the cut, each way, is what crosses in the run."""
     asked = problems(monkeypatch)
@@ -139,7 +155,7 @@ def test_a_plan_sends_the_bytes_that_it_was_chosen_by(tmp_path: Path, monkeypatc
         ({"plan": "cloud"}, "--split_index 11 leaves the edge no more than the loss"),
         ({"plan": "neurosurgeon"}, "begins at the cloud; --plan jointdnn"),
         ({"max_loss": 1.0}, "go together"),
-        ({"replan_s": -1.0}, "--replan_s must be"),
+        ({"replan_s": -1.0}, "--replan_s is -1.0"),
     ],
 )
 def test_plans_that_cannot_be_are_refused(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
