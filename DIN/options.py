@@ -15,6 +15,7 @@ from common.training.hosted import AWAY_S
 from common.training.optimizers import find_preset
 from common.training.remote import RECONNECT_S
 from discriminative.options import ComputeOptions
+from discriminative.plan_options import EngineOptions
 
 DEFAULT_CODEC = "int8"
 SERVER = "server"
@@ -49,8 +50,9 @@ class JobOptions(DataOptions):
     """Optimizer preset: din (SGD, its rate divided by ten behind each epoch, as published), imdb (Adam), ..."""
     lr: float = 0.0
     """First learning rate; 0 takes the preset's."""
-    stale_it: int = 5
-    """Staleness bound K: a party may be this many batches ahead. 0 waits for each gradient."""
+    stale_it: int | Literal["auto"] = 5
+    """Staleness bound K: a party may be this many batches ahead. 0 waits for each gradient; auto takes the least with
+    which this party's link does not hold up the others. Each party may have its own."""
     schedule: Literal["fixed", "eager"] = "fixed"
     """fixed: results do not depend on timing. eager: each gradient is applied as soon as it is there."""
     cut: str = ""
@@ -73,6 +75,11 @@ class JobOptions(DataOptions):
     """Steps between checkpoints; 0 for those at the ends of epochs only, -1 for none."""
 
     @property
+    def staleness(self) -> int:
+        """K to begin with; 0 where it is yet to be chosen."""
+        return 0 if self.stale_it == "auto" else self.stale_it
+
+    @property
     def codecs(self) -> tuple[str, str]:
         """Specs of up and down; what they name of files is loaded."""
         up = self.compress_up or self.compress or DEFAULT_CODEC
@@ -90,7 +97,9 @@ class JobOptions(DataOptions):
 
     def check(self) -> None:
         """Raises UsageError where values make no sense, alone or together."""
-        for name, low in (("epochs", 0), ("batch_size", 2), ("stale_it", 0), ("seed", 0), ("report_freq", 1)):
+        if self.staleness < 0:
+            raise UsageError(f"--stale_it is {self.stale_it}; it must be 0 or more")
+        for name, low in (("epochs", 0), ("batch_size", 2), ("seed", 0), ("report_freq", 1)):
             if getattr(self, name) < low:
                 raise UsageError(f"--{name} is {getattr(self, name)}; it must be {low} or more")
         if not 2 <= self.parties <= 10:
@@ -110,9 +119,12 @@ class JobOptions(DataOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClientOptions(JobOptions):
+class ClientOptions(JobOptions, EngineOptions):
     """One party: holds its part of the history and its part of the model, and trains with others over a server."""
 
+    plan: Literal["fixed", "ours", "jointdnn"] = "fixed"
+    """fixed: as the other flags say. ours: this party's codecs and K, before the run, from profiles of both machines,
+    its link, and what other parties that plan say of a step. jointdnn: K = 0 without codecs. The cut stays at --cut."""
     party: str = ""
     """Which one: A, B, ... or 1, 2, ..."""
     run: str = "din"
@@ -140,6 +152,11 @@ class ClientOptions(JobOptions):
         return self.portA if self.number == 0 else self.portB
 
     @property
+    def plans(self) -> bool:
+        """Whether something is to be chosen."""
+        return self.plan != "fixed" or self.stale_it == "auto"
+
+    @property
     def number(self) -> int:
         """Which party this is, from 0."""
         return party_number(self.party, self.parties)
@@ -148,6 +165,12 @@ class ClientOptions(JobOptions):
 @dataclass(frozen=True, kw_only=True)
 class BaseOptions(JobOptions):
     """All parties and the top in one process: the very same training without a network."""
+
+    def check(self) -> None:
+        """Raises UsageError where values make no sense, alone or together."""
+        super().check()
+        if self.stale_it == "auto":
+            raise UsageError("--stale_it auto measures a link, and here is none; give a number")
 
     resume: Path | None = None
     """Go on with the run of this folder, with all that it was started with."""

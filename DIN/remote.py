@@ -1,8 +1,10 @@
 """One party's run over a server: align samples with the other parties, then train."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 from safetensors import SafetensorError
@@ -12,17 +14,21 @@ from common.datasets.clicks import Clicks
 from common.errors import DataError
 from common.naming import letter
 from common.records import new_folder
-from common.training.alignment import Announcement, Marks
+from common.training.alignment import HELD_OUT, TRAINING, Announcement, Marks
+from common.training.checkpoint import CheckpointStore, read_facts
 from common.training.edge import Journey, Journeyed, train_remotely
-from common.training.meeting import align
+from common.training.meeting import Agreed, Pace, align
+from common.training.monitor import LinkMonitor
 from common.training.prepare import largest_frame
 from common.training.remote import Cloud
+from common.training.run_state import EdgeFacts
 from common.training.thrift import give_back
 from common.wire.admission import ClientSecurity
 from DIN.options import ClientOptions
+from DIN.planning import following, propose
 from DIN.recipe import PartyPlan, plan_party
 from DIN.samples import aligned, call_roll, load_clicks, positions
-from DIN.train import Finished, facts_of, running
+from DIN.train import CHECKPOINTS, Finished, facts_of, running
 
 log = logging.getLogger(__name__)
 
@@ -40,21 +46,28 @@ def train_party(
         clicks: what the party has; without it the data set of the options.
     """
     options.check()
+    options.check_plan()
     cloud = Cloud(options.ip, options.port, options.hyperport, security)
+    monitor = LinkMonitor()
     clicks = clicks or load_clicks(options.dataset, options.dataset_path, options.seed)
     if options.resume is None:
-        plan, marks = _align(options, cloud, clicks)
+        proposal = None
+        if options.plans:
+            proposal = propose(_plan(options, clicks, _own(options, clicks), ""), options, cloud, monitor)
+        plan, agreed = _align(options, cloud, clicks, Pace() if proposal is None else proposal.pace)
         folder = new_folder(options.run_dir, options.log_name or f"din-{letter(options.number)}-{clicks.name}")
-        save_file({"marks": torch.from_numpy(marks)}, folder / _MARKS)
+        save_file({"marks": torch.from_numpy(agreed.marks)}, folder / _MARKS)
+        if proposal is not None:
+            plan = following(plan, proposal.settle(agreed.pace, folder))
     else:
         folder = options.resume
-        plan = _plan(options, clicks, _saved(folder), "")
+        plan = _as_it_was(_plan(options, clicks, _saved(folder), ""), folder)
     with running(plan, options, folder) as trainer:
         plan.prepared.graph.forget_weights()  # what is not in the head is the server's to keep
         give_back()
         under_way = max(plan.job.stale_it, options.queue_limit) + 1
         largest = largest_frame(plan.prepared.graph, plan.job)
-        journey = Journey(cloud, largest, options.queue_limit, under_way, options.reconnect_s)
+        journey = Journey(cloud, largest, options.queue_limit, under_way, options.reconnect_s, monitor)
 
         def keep(run: Journeyed) -> Finished:
             session = run.session
@@ -64,14 +77,21 @@ def train_party(
         return train_remotely(trainer, journey, keep, resume=options.resume is not None)
 
 
-def _align(options: ClientOptions, cloud: Cloud, clicks: Clicks) -> tuple[PartyPlan, Marks]:
+def _align(options: ClientOptions, cloud: Cloud, clicks: Clicks, pace: Pace) -> tuple[PartyPlan, Agreed]:
     salt = options.salt.encode()
 
     def announce(agreed: bytes) -> Announcement:
         return call_roll(clicks, salt, agreed).announcement
 
-    group, marks = align(cloud, options.run, options.number, options.parties, options.decider, salt, announce)
-    return _plan(options, clicks, marks, group), marks
+    agreed = align(cloud, options.run, options.number, options.parties, options.decider, salt, announce, pace)
+    return _plan(options, clicks, agreed.marks, agreed.group), agreed
+
+
+def _own(options: ClientOptions, clicks: Clicks) -> Marks:
+    """Marks of a party that has not heard from others: all that it has."""
+    salt = options.salt.encode()
+    held_out = call_roll(clicks, salt, salt).announcement.held_out
+    return np.where(held_out, HELD_OUT, TRAINING).astype(np.uint8)
 
 
 def _plan(options: ClientOptions, clicks: Clicks, marks: Marks, group: str) -> PartyPlan:
@@ -79,6 +99,19 @@ def _plan(options: ClientOptions, clicks: Clicks, marks: Marks, group: str) -> P
     roll = call_roll(clicks, salt, salt)  # the order is the same whatever the salt of the ids was
     own = positions(party, options.parties)
     return plan_party(options, party, aligned(clicks, roll, marks, own, labelled=options.owner == party), group)
+
+
+def _as_it_was(plan: PartyPlan, folder: Path) -> PartyPlan:
+    """With codecs and K of the newest checkpoint: what was chosen is not chosen again."""
+    store = CheckpointStore(folder / CHECKPOINTS / "edge", 0, log.warning)
+    for number in reversed(store.numbers()):
+        try:
+            job = read_facts(store.folder, number, EdgeFacts).job
+        except DataError:
+            continue  # the run will say so
+        kept = {name: getattr(job, name) for name in ("compress_up", "compress_down", "stale_it")}
+        return replace(plan, job=msgspec.structs.replace(plan.job, **kept))
+    return plan
 
 
 def _saved(folder: Path) -> Marks:

@@ -28,7 +28,7 @@ from common.training.recorder import Recorder
 from common.training.run_state import Plan as TrainingPlan
 from common.training.schedule import Schedule
 from common.training.station import Station, TailFacts
-from common.training.timed import busy_timer
+from common.training.timed import busy_timer, slowed
 from common.training.trainer import Trainer
 from common.wire.structs import Job
 from DIN.options import BaseOptions, JobOptions
@@ -172,7 +172,7 @@ def running(plan: PartyPlan, options: JobOptions, folder: Path) -> Iterator[Trai
         folder,
     )
     training = TrainingPlan(job.epochs, Schedule(options.schedule), options.queue_limit, options.checkpoint_every)
-    journal = Journal(busy_timer(options.device))
+    journal = Journal(slowed(busy_timer(options.device), options.slowdown))
     with Recorder(folder, options, options.report_freq) as recorder:
         recorder.judges = plan.labelled or options.owner is None
         if plan.labelled:

@@ -24,7 +24,8 @@ def main() -> None:
     check_ports(port=options.port, hyperport=options.hyperport)
     security = client_security(options.ip, options.security, insecure=options.insecure)
     plan = plan_job(options)
-    run = train_in_process(plan, options) if plan.edge_only else train_with_server(plan, options, security)
+    alone = plan.edge_only and options.plan == "fixed"
+    run = train_in_process(plan, options) if alone else train_with_server(plan, options, security)
     print(report(run))
 
 

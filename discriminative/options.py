@@ -101,6 +101,8 @@ class RunOptions(ComputeOptions):
     """Samples of a step."""
     lr: float = 0.0
     """First learning rate; 0 takes the preset's."""
+    stale_it: int | Literal["auto"] = 4
+    """Staleness bound K; 0 waits for each gradient, auto takes the least that keeps the slowest stage busy."""
     K_schedule: tuple[int, ...] = ()
     """Epochs (from 0) at whose start K grows by one; published are 8 for imdb, and 3 for tiny_imagenet."""
     schedule: Literal["fixed", "eager"] = "fixed"
@@ -134,6 +136,11 @@ class RunOptions(ComputeOptions):
     """Go on with the run of this folder, with all that it was started with."""
     move: tuple[str, ...] = ()
     """STEP:CUT for each step before which the cut is to be moved, such as 100:layer3."""
+
+    @property
+    def staleness(self) -> int:
+        """K to begin with; 0 where it is yet to be chosen."""
+        return 0 if self.stale_it == "auto" else self.stale_it
 
     @property
     def corrections(self) -> Corrections:
@@ -188,16 +195,20 @@ class RunOptions(ComputeOptions):
             raise UsageError(f"--seed is {self.seed}; it must be below 2**63")
         if self.cut and (self.splits or self.split_index is not None):
             raise UsageError("--cut names the cut that --splits and --split_index count off; give one or the other")
+        if self.staleness < 0:
+            raise UsageError(f"--stale_it is {self.stale_it}; it must be 0 or more")
+        if self.stale_it == "auto" and self.K_schedule:
+            raise UsageError("--K_schedule lets a fixed K grow; --stale_it auto chooses K by itself")
         if any(epoch < 1 for epoch in self.K_schedule):
             raise UsageError(f"--K_schedule has epoch {min(self.K_schedule)}; the first that K can grow at is 1")
         if self.compress and self.compress_up and self.compress_down:
             raise UsageError("--compress says the same as --compress_up and --compress_down; leave it out")
         check_metering(self.meter, self.watts, self.meter_interval_ms)
 
-    def check_staleness(self, stale_it: int) -> None:
-        """Raises UsageError where K is none."""
-        if stale_it < 0:
-            raise UsageError(f"--stale_it is {stale_it}; it must be 0 or more")
+    def check_unplanned(self) -> None:
+        """Raises UsageError where something is to be chosen, and there is no link to choose it for."""
+        if self.stale_it == "auto":
+            raise UsageError("--stale_it auto measures a link, and here is none; give a number")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,6 +230,11 @@ class EdgeOptions(RunOptions):
     on_disconnect: Literal["stop", "edge", "wait"] = "stop"
     """When the server stays away: stop (--resume goes on later), train on alone with the whole model on the edge until
     it is back, or wait for ever."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedOptions(EdgeOptions, PlanOptions):
+    """A run with a server whose cut, codecs and K may be chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,11 +285,6 @@ class JobOptions(RunOptions):
     """1 corrects gradients for the codec's error, g <- g - E*g*g (the paper's error feedback)."""
 
     @property
-    def staleness(self) -> int:
-        """K to begin with; 0 where it is yet to be chosen."""
-        return 0 if self.stale_it == "auto" else self.stale_it
-
-    @property
     def corrections(self) -> Corrections:
         """What the head does besides replaying its steps."""
         delay = Delay(self.lookahead, self.gradient_shrink)
@@ -282,9 +293,6 @@ class JobOptions(RunOptions):
     def check(self) -> None:
         """Raises UsageError where values make no sense, alone or together."""
         super().check()
-        self.check_staleness(self.staleness)
-        if self.stale_it == "auto" and self.K_schedule:
-            raise UsageError("--K_schedule lets a fixed K grow; --stale_it auto chooses K by itself")
         for name, low in (("num_classes", 1), ("freeze", 0)):
             if getattr(self, name) < low:
                 raise UsageError(f"--{name} is {getattr(self, name)}; it must be {low} or more")
@@ -320,10 +328,15 @@ class JobOptions(RunOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClientOptions(JobOptions, EdgeOptions, PlanOptions):
+class ClientOptions(JobOptions, PlannedOptions):
     """The edge's side: holds the data and the head, and trains together with a server."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaseOptions(JobOptions):
     """Head and tail in one process: the very same training without a network, for ablations."""
+
+    def check(self) -> None:
+        """Raises UsageError where values make no sense, alone or together."""
+        super().check()
+        self.check_unplanned()

@@ -13,18 +13,13 @@ Strategies = Literal["fixed", "ours", "jointdnn", "neurosurgeon", "edge", "cloud
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanOptions:
-    """How cut, codecs and K are chosen."""
+class EngineOptions:
+    """What the decision engine may choose from, and by what."""
 
-    plan: Strategies = "fixed"
-    """fixed: as the other flags say. ours: cut, codecs and K from profiles of both machines and the live network, anew
-    while it changes. jointdnn, neurosurgeon, edge, cloud: what it is compared with, chosen once."""
-    replan_s: float = 5.0
-    """Seconds between two looks at the plan of `ours`; 0 decides once."""
     plan_codecs_up: tuple[str, ...] = ()
-    """Codecs of the activations to choose from; default none and that of --compress_up."""
+    """Codecs to choose from of what goes up; default none and that of --compress_up."""
     plan_codecs_down: tuple[str, ...] = ()
-    """Codecs of the gradients to choose from; default none and that of --compress_down."""
+    """Codecs to choose from of what comes down; default none and that of --compress_down."""
     objective: Literal["time", "energy", "weighted"] = "time"
     """What is to be small: step time, energy of the edge, or both by --energy_weight."""
     energy_weight: float = 0.5
@@ -65,10 +60,27 @@ class PlanOptions:
         """Raises UsageError where values make no sense."""
         if not 0 <= self.energy_weight <= 1:
             raise UsageError(f"--energy_weight is {self.energy_weight}; it goes from 0 (time) to 1 (energy)")
-        if self.replan_s < 0 or self.max_stale_it < 1:
-            raise UsageError("--replan_s must be 0 or more, and --max_stale_it 1 or more")
+        if self.max_stale_it < 1:
+            raise UsageError(f"--max_stale_it is {self.max_stale_it}; it must be 1 or more")
         if (self.max_loss is None) != (self.loss_table is None):
             raise UsageError("--max_loss and --loss_table go together: points, and the table that knows them")
         if self.power is not None and min(self.power) < 0:
             raise UsageError(f"--power is {self.power}; watts are 0 or more")
         _ = self.limits, self.losses
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions(EngineOptions):
+    """How cut, codecs and K are chosen."""
+
+    plan: Strategies = "fixed"
+    """fixed: as the other flags say. ours: cut, codecs and K from profiles of both machines and the live network, anew
+    while it changes. jointdnn, neurosurgeon, edge, cloud: what it is compared with, chosen once."""
+    replan_s: float = 5.0
+    """Seconds between two looks at the plan of `ours`; 0 decides once."""
+
+    def check_plan(self) -> None:
+        """Raises UsageError where values make no sense."""
+        super().check_plan()
+        if self.replan_s < 0:
+            raise UsageError(f"--replan_s is {self.replan_s}; it must be 0 or more")

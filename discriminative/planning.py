@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import msgspec
 
@@ -14,11 +15,12 @@ from common.planning.problem import Problem
 from common.planning.strategies import STRATEGIES, Fixed, Strategy
 from common.planning.strategies import Cloud as CloudOnly
 from common.planning.swings import STEADY
+from common.profiling.profile import longer_tail
 from common.training.monitor import LinkMonitor
 from common.training.pilot import link_of
-from common.training.profiles import FOLDER, ask_profile, profile_of
+from common.training.profiles import FOLDER, ask_profile, loss_s, profile_of
 from common.training.remote import Cloud
-from discriminative.options import ClientOptions
+from discriminative.options import PlannedOptions
 from discriminative.recipe import Plan
 
 log = logging.getLogger(__name__)
@@ -34,12 +36,12 @@ class Planned:
     every_s: float
 
 
-def wants_plan(options: ClientOptions) -> bool:
+def wants_plan(options: PlannedOptions) -> bool:
     """Whether something is to be chosen."""
     return options.plan != "fixed" or options.stale_it == "auto"
 
 
-def choose(plan: Plan, options: ClientOptions, cloud: Cloud, monitor: LinkMonitor) -> tuple[Plan, Planned]:
+def choose(plan: Plan, options: PlannedOptions, cloud: Cloud, monitor: LinkMonitor) -> tuple[Plan, Planned]:
     """Choose cut, codecs and K; the run's plan with them.
 
     Args:
@@ -56,17 +58,24 @@ def choose(plan: Plan, options: ClientOptions, cloud: Cloud, monitor: LinkMonito
     timed = tuple(dict.fromkeys((*up, *down)))
     log.info("profiling %s on this machine and on the server; both keep what they measure", plan.job.model)
     mine = profile_of(plan.prepared, plan.job, timed, options.device, options.run_dir / FOLDER).profile("this machine")
+    target_bytes = 0
+    if plan.job.direction == "down":  # the loss is computed here
+        targets = next(plan.train.epoch(0)).labels
+        target_bytes = targets.nbytes
+        mine = longer_tail(mine, loss_s(plan.prepared.graph, plan.objective, targets, options.device))
     told, context = ask_profile(cloud, plan.job, timed, monitor)
     link = link_of(context)
     if link is None:
         raise UsageError("the link to the server could not be measured; give --plan fixed, and --stale_it a number")
     problem = Problem(
         scaled(mine, options.slowdown),
-        told.profile("the server"),
+        told,
         link,
         codecs_up=up,
         codecs_down=down,
         max_stale_it=options.max_stale_it,
+        edge_holds="head" if plan.job.direction == "up" else "tail",
+        target_bytes=target_bytes,
         objective=options.aim,
         limits=options.limits,
         losses=options.losses,
@@ -75,12 +84,32 @@ def choose(plan: Plan, options: ClientOptions, cloud: Cloud, monitor: LinkMonito
     adapter = Adapter(problem, strategy(plan, options))
     adaptive = options.plan == "ours" or (options.plan == "fixed" and options.stale_it == "auto")
     first = adapter.first(link, monitor.spread() if adaptive else STEADY)
-    log.info("link %s; plan: %s", _told(link), first)
+    log.info("link %s; plan: %s", told_link(link), first)
     return following(plan, first), Planned(adapter, first, context, options.replan_s if adaptive else 0.0)
 
 
-def codecs(options: ClientOptions) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What may be chosen from, both ways."""
+class Choosing(Protocol):
+    """Options that say what may be chosen."""
+
+    @property
+    def plan(self) -> str:
+        """Who chooses."""
+
+    @property
+    def codecs(self) -> tuple[str, str]:
+        """Of up and down, by the flags of a run without a plan."""
+
+    @property
+    def plan_codecs_up(self) -> tuple[str, ...]:
+        """What `ours` chooses from."""
+
+    @property
+    def plan_codecs_down(self) -> tuple[str, ...]:
+        """The same of what comes down."""
+
+
+def codecs(options: Choosing) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What may be chosen from, of what goes up and of what comes down."""
     up, down = options.codecs
     if options.plan == "fixed":
         return (up,), (down,)
@@ -90,7 +119,7 @@ def codecs(options: ClientOptions) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return ups, options.plan_codecs_down or tuple(dict.fromkeys(("none", down)))
 
 
-def strategy(plan: Plan, options: ClientOptions) -> Strategy:
+def strategy(plan: Plan, options: PlannedOptions) -> Strategy:
     """What chooses."""
     up, down = codecs(options)
     if options.plan == "fixed":
@@ -113,5 +142,6 @@ def following(plan: Plan, chosen: Chosen) -> Plan:
     return replace(plan, job=job, cut=plan.prepared.graph.find(chosen.cut))
 
 
-def _told(link: LinkContext) -> str:
+def told_link(link: LinkContext) -> str:
+    """A link in words."""
     return f"{link.up_mbps:.1f} Mbit/s up, {link.down_mbps:.1f} down, RTT {link.rtt_ms:.1f} ms"

@@ -42,7 +42,7 @@ from common.training.trainer import Trainer
 from common.training.weights import WeightsLog, slice_parameters
 from common.wire.admission import ClientSecurity
 from common.wire.structs import Job
-from discriminative.options import ClientOptions, EdgeOptions, RunOptions
+from discriminative.options import EdgeOptions, PlannedOptions, RunOptions
 from discriminative.planning import choose, wants_plan
 from discriminative.recipe import Plan
 
@@ -126,9 +126,9 @@ def train_in_process(plan: Plan, options: RunOptions) -> Finished:
         return finished
 
 
-def _plans(options: RunOptions) -> TypeGuard[ClientOptions]:
+def _plans(options: RunOptions) -> TypeGuard[PlannedOptions]:
     """Whether something is to be chosen."""
-    return isinstance(options, ClientOptions) and wants_plan(options)
+    return isinstance(options, PlannedOptions) and wants_plan(options)
 
 
 def _tracked(plan: Plan, options: RunOptions) -> dict[int, tuple[str, ...]]:

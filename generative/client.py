@@ -14,10 +14,12 @@ def main() -> None:
     """Train the job of the command line; with the whole model on the edge no server is needed."""
     options = with_saved(parse(ClientOptions))
     options.prepare()
+    options.check_plan()
     check_ports(port=options.port, hyperport=options.hyperport)
     security = client_security(options.ip, options.security, insecure=options.insecure)
     plan = plan_job(options)
-    run = train_in_process(plan, options) if plan.edge_only else train_with_server(plan, options, security)
+    alone = plan.edge_only and options.plan == "fixed"
+    run = train_in_process(plan, options) if alone else train_with_server(plan, options, security)
     print(report(run))
 
 

@@ -1,13 +1,15 @@
 """Command lines of the generative programs; what they share with all workloads is inherited."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from common.codec import load_own, make_codec
 from common.errors import UsageError
 from common.models.chairs import Form
 from common.training.delay import Late
 from common.training.optimizers import find_preset
-from discriminative.options import Corrections, EdgeOptions, RunOptions
+from discriminative.options import Corrections, PlannedOptions, RunOptions
+from discriminative.plan_options import Strategies
 from discriminative.server_options import ListenOptions
 
 DEFAULT_UP = "int8+zstd"  # of gradients that are late already, int4 is too coarse here
@@ -36,8 +38,9 @@ class GeneratorOptions(RunOptions):
     """Codec of the gradients, also ef+... (what was left out is made up for); default int8+zstd."""
     compress_down: str = ""
     """Codec of the activations, also delta+... (what changed since the last epoch); default int4+zstd."""
-    stale_it: int = 1
-    """Staleness bound K: the cloud may be this many batches ahead of the gradients that it has applied."""
+    stale_it: int | Literal["auto"] = 1
+    """Staleness bound K: the cloud may be this many batches ahead of the gradients that it has applied. auto takes the
+    least that keeps the slowest stage busy."""
     lookahead: bool = True
     """Compute activations with the weights that are expected when their gradients, which are late, will be applied."""
     late_rate: float = 0.5
@@ -64,7 +67,6 @@ class GeneratorOptions(RunOptions):
     def check(self) -> None:
         """Raises UsageError where values make no sense, alone or together."""
         super().check()
-        self.check_staleness(self.stale_it)
         self.form.check()
         find_preset(self.optim)
         for name in ("num_chairs", "samples", "late_rate"):
@@ -78,13 +80,36 @@ class GeneratorOptions(RunOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClientOptions(GeneratorOptions, EdgeOptions):
+class ClientOptions(GeneratorOptions, PlannedOptions):
     """The edge's side: holds the images, the loss and the tail, and trains together with a server."""
+
+    plan: Strategies = "fixed"
+    """fixed: as the other flags say. ours: cut, codecs and K from profiles of both machines and the live network, anew
+    while it changes. jointdnn, edge: what it is compared with, chosen once. (Not cloud and neurosurgeon.)"""
+
+    def check_plan(self) -> None:
+        """Raises UsageError where values make no sense."""
+        super().check_plan()
+        if self.plan == "cloud":
+            raise UsageError(
+                "--plan cloud puts all on the cloud, and the images that the loss compares with are here; "
+                "--plan fixed --split_index 11 leaves the edge no more than the loss"
+            )
+        if self.plan == "neurosurgeon":
+            raise UsageError(
+                "--plan neurosurgeon chooses for inference that begins at the edge, and this model's begins at the "
+                "cloud; --plan jointdnn chooses a cut for serial training"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaseOptions(GeneratorOptions):
     """Head and tail in one process: the very same training without a network, for ablations."""
+
+    def check(self) -> None:
+        """Raises UsageError where values make no sense, alone or together."""
+        super().check()
+        self.check_unplanned()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -99,7 +99,7 @@ def plan_job(options: GeneratorOptions) -> Plan:
         learning_rate=options.lr,
         seed=options.seed,
         # With all of the model on the edge nothing crosses: there is nothing to wait for or to compress.
-        stale_it=0 if edge_only else options.stale_it,
+        stale_it=0 if edge_only else options.staleness,
         dropout=0.0,
         compress_up=up,
         compress_down=down,

@@ -11,6 +11,17 @@ from benchmarks import parties
 pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
 
 
+def test_what_parties_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "rows.json"
+    words = ["--plan", "--links", "2/8/20 8/8/60", "--json", str(out)]
+    monkeypatch.setattr(sys, "argv", ["parties", *words])
+    parties.main()
+    one, other = json.loads(out.read_text())["rows"]
+    assert one["predicted_ms"] == pytest.approx(other["predicted_ms"])
+    assert one["predicted_ms"] > 8 * 256 * 48 / 2e3  # int8, the smallest of the codecs
+    assert (one["codecs"].split(" / ")[0], other["codecs"].split(" / ")[0]) == ("int8", "none")
+
+
 def test_a_row_for_each_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "rows.json"
     words = ["--links", "wired 20/20/10", "--stale_it", "3", "--epochs", "1", "--compress", "int8"]

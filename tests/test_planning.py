@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from common.errors import UsageError
 from common.link.contexts import LinkContext
-from common.planning.problem import Limits, Objective, Power, Problem
+from common.planning.problem import Limits, Objective, Partners, Power, Problem
 from common.planning.strategies import STRATEGIES, Cloud, Edge, Fixed, JointDnn, Neurosurgeon, Ours
+from common.profiling.profile import longer_tail
 from common.profiling.rows import About, BlockRow, CodecRow, Measured
 
 CODECS = ("none", "int8", "int4")
@@ -211,15 +212,22 @@ def test_neurosurgeon_by_energy() -> None:
 
 
 def test_an_edge_with_the_tail_computes_what_is_behind_the_cut() -> None:
+    """It encodes gradients, which go up with the inputs of another step, and decodes activations, which come down."""
     given_ = problem(edge_speed=1, cloud_speed=10, link="10/40/20", edge_holds="tail")
 
-    plan = Fixed(2, "int8", "int8", 1).decide(given_)
+    plan = Fixed(2, "int4", "int8", 1).decide(given_)
 
+    assert (plan.codec_up, plan.codec_down) == ("int4", "int8")
     stages = plan.prediction.stages_s
-    assert stages.edge == pytest.approx(0.033 + 0.060 + 0.002 + 0.0005 + 0.001)  # tail, decode int8, encode int8
-    assert stages.cloud == pytest.approx((0.125 + 0.0015) / 10)
+    assert stages.edge == pytest.approx(0.033 + 0.060 + 0.002 + 0.002 + 0.0005)  # tail; encode int4, decode int8
+    assert stages.uplink == pytest.approx((2.5e4 + 2e6) * 8 / 10e6)  # gradients, and what asks for a step
+    assert stages.cloud == pytest.approx((0.030 + 0.033 + 0.060 + 0.002 + 0.001 + 0.001) / 10)  # K = 1: it replays
     assert stages.downlink == pytest.approx(5e4 * 8 / 40e6)  # activations
-    assert stages.uplink == pytest.approx(5e4 * 8 / 10e6)  # gradients
+    way = stages.edge + stages.uplink + stages.cloud + stages.downlink + 0.020
+    assert plan.prediction.step_s == pytest.approx(max(stages.uplink, way / 2))
+    serial = Fixed(2, "int4", "int8", 0).decide(given_)
+    assert serial.prediction.stages_s.cloud == pytest.approx((0.033 + 0.060 + 0.002 + 0.002) / 10)
+    assert serial.prediction.step_s == pytest.approx(way - 0.003)
     local = Edge().decide(given_)
     assert (local.cut, local.local) == (0, True)
     assert local.prediction.step_s == pytest.approx(0.066 + 0.120 + 0.004)
@@ -227,6 +235,84 @@ def test_an_edge_with_the_tail_computes_what_is_behind_the_cut() -> None:
     for strategy in (Cloud(), Neurosurgeon()):
         with pytest.raises(UsageError):
             strategy.decide(given_)
+
+
+def test_the_codecs_of_a_way_are_those_of_what_goes_it() -> None:
+    """``delta`` is of activations and ``ef`` of gradients: an edge with the tail may use them the other way round."""
+    edge, cloud = (
+        replace(
+            each,
+            activations={**each.activations, "delta+int8": each.activations["int8"]},
+            gradients={**each.gradients, "ef+int8": each.gradients["int8"]},
+        )
+        for each in (measured(1.0).profile("edge"), measured(10.0).profile("cloud"))
+    )
+    down = replace(
+        problem(edge_holds="tail"), edge=edge, cloud=cloud, codecs_up=("ef+int8",), codecs_down=("delta+int8",)
+    )
+
+    plan = Fixed(2, "ef+int8", "delta+int8").decide(down)
+
+    assert (plan.codec_up, plan.codec_down) == ("ef+int8", "delta+int8")
+    with pytest.raises(UsageError, match=r"not both profiles have codec 'ef\+int8' up"):
+        replace(down, edge_holds="head")
+
+
+def test_an_edge_with_the_tail_keeps_what_its_loss_compares_with() -> None:
+    given_ = problem(edge_holds="tail")
+    one, other = (Fixed(2, "none", "none", 3).decide(replace(given_, target_bytes=each)) for each in (0.0, 1e5))
+    assert other.prediction.memory_bytes - one.prediction.memory_bytes == 4 * 1e5
+
+
+def test_a_tail_with_the_loss_takes_longer_at_every_cut() -> None:
+    edge = longer_tail(measured(1.0, energy_mj=100.0).profile("edge"), 0.01)
+    bare = measured(1.0, energy_mj=100.0).profile("edge")
+    assert (edge.tail_s - bare.tail_s).tolist() == pytest.approx([0.01] * 5)
+    assert edge.tail_s[-1] == 0.01
+    watts = edge.tail_mj / edge.tail_s
+    assert watts[0] == watts[-1] == pytest.approx(400 / 0.19)
+
+
+def test_a_party_keeps_the_pace_of_the_others() -> None:
+    """The slowest of all sets the step, so a party that could be faster has no more staleness than that asks for."""
+    given_ = problem(edge_speed=10, cloud_speed=10, link="20/40/20", partners=Partners())
+    alone = Fixed(2, "none", "none", None).decide(given_)
+    stages = alone.prediction.stages_s
+    way = stages.edge + stages.uplink + stages.cloud + stages.downlink + 0.020
+    assert alone.prediction.limit_s == stages.uplink == pytest.approx(2e5 * 8 / 20e6)
+    assert alone.stale_it == 2  # 80 ms; the way takes 2.0 to 3.0 of it
+
+    paced = Fixed(2, "none", "none", None).decide(replace(given_, partners=Partners(step_s=0.15)))
+    waits = Fixed(2, "none", "none", None).decide(replace(given_, partners=Partners(step_s=0.25)))
+    told = Fixed(2, "none", "none", None).decide(replace(given_, partners=Partners(step_s=0.15, turn_s=0.2)))
+
+    assert 0.16 < way < 0.17
+    assert (paced.stale_it, paced.prediction.step_s) == (1, 0.15)
+    assert (waits.stale_it, waits.prediction.step_s) == (0, 0.25)
+    assert told.stale_it == 2  # 0.36 s of way
+    assert told.prediction.step_s == pytest.approx(0.15)
+
+
+def test_who_has_the_labels_uploads_nothing_while_the_outputs_are_there() -> None:
+    given_ = problem(edge_speed=10, cloud_speed=10, link="20/40/20", partners=Partners(turn_s=0.03, turns_here=True))
+
+    plan = Fixed(2, "none", "none", None).decide(given_)
+
+    stages = plan.prediction.stages_s
+    assert plan.prediction.step_s == pytest.approx(stages.uplink + stages.cloud + 0.03)
+    assert not plan.local
+
+
+def test_the_last_cut_of_a_party_is_not_the_whole_model() -> None:
+    given_ = problem(link="20/40/20", partners=Partners())
+
+    plan = Fixed(4, "int8", "int4", 1).decide(given_)
+
+    assert not plan.local
+    assert (plan.codec_up, plan.codec_down, plan.stale_it) == ("int8", "int4", 1)
+    assert plan.prediction.stages_s.uplink == pytest.approx(1e3 * 8 / 20e6)
+    with pytest.raises(UsageError, match="none of them can compute all of it"):
+        Edge().decide(given_)
 
 
 def test_profiles_of_different_things_are_refused() -> None:

@@ -88,7 +88,7 @@ def test_cuts_that_show_what_users_have_seen(tmp_path: Path, cut: str) -> None:
     ("changes", "words"),
     [
         ({"seed": 1}, "started with seed 0, party B with 1"),
-        ({"stale_it": 2}, "with stale_it 5, party B with 2"),
+        ({"lr": 0.2}, "with learning_rate 0.0, party B with 0.2"),
         ({"label_owner": "A"}, "decider"),
         ({"parties": 3}, "has parties"),
         ({"salt": "x"}, "--salt"),

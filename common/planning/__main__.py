@@ -44,9 +44,9 @@ class Options:
     max_stale_it: int = 16
     """The largest K that auto may take."""
     codecs_up: tuple[str, ...] = ()
-    """What may encode activations; default all that both profiles have."""
+    """What may encode what goes up: activations, or gradients with --edge_holds tail; default all that both have."""
     codecs_down: tuple[str, ...] = ()
-    """What may encode gradients; default all that both profiles have."""
+    """What may encode what comes down; default all that both have."""
     cut: str = ""
     """Of fixed: index or name of the cut; its codecs are the first of --codecs_up and --codecs_down."""
     edge_holds: Literal["head", "tail"] = "head"

@@ -120,7 +120,8 @@ class Adapter:
         """
         fixed = Fixed(following.cut, following.codec_up, following.codec_down, following.stale_it)
         problem = self._now(context)
-        if following.cut == problem.edge.cuts[-1]:  # nothing is encoded, and nothing stale
+        if following.cut in [problem.edge.cuts[place] for place in problem.local]:
+            # Nothing is encoded, and nothing stale.
             fixed = replace(fixed, codec_up="none", codec_down="none", stale_it=0)
         return fixed.decide(problem)
 

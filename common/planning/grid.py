@@ -1,4 +1,4 @@
-"""All candidates of a problem at once: arrays [C, U, D] over cuts, codecs of activations, codecs of gradients.
+"""All candidates of a problem at once: arrays [C, U, D] over cuts, codecs of what goes up, codecs of what comes down.
 
 Of each candidate K is the smallest that saturates its slowest stage, so K is no axis of its own; K = 0 stands against
 it, since without staleness the head keeps its graph and does not replay.
@@ -27,8 +27,8 @@ class Grid:
     problem: Problem
     codecs_up: tuple[str, ...]
     codecs_down: tuple[str, ...]
-    local: int
-    """Place of the cut with which the edge computes all by itself."""
+    local: list[int]
+    """See `Problem.local`."""
     stages_s: Floats
     """[4, C, U, D]: edge, uplink, cloud, downlink, at the candidate's K."""
     stale_it: Floats
@@ -85,7 +85,7 @@ class Grid:
         cut, up, down = index
         edge = self.problem.edge
         stages = [float(each) for each in self.stages_s[:, cut, up, down]]
-        local = cut == self.local
+        local = cut in self.local
         return Plan(
             strategy,
             edge.cuts[cut],

@@ -37,9 +37,9 @@ class Choice:
     cut: int
     """Index of the cut point."""
     compress_up: str
-    """Codec of the activations."""
+    """Codec of what goes up: activations, or gradients of an edge with the tail."""
     compress_down: str
-    """Codec of the gradients."""
+    """Codec of what comes down."""
     stale_it: int
     """K."""
 

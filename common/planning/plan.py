@@ -43,9 +43,9 @@ class Plan:
     local: bool
     """Whether the edge computes all by itself: no link, no codec, no cloud."""
     codec_up: str
-    """Of activations."""
+    """Of what goes up: activations, or gradients of an edge with the tail."""
     codec_down: str
-    """Of gradients."""
+    """Of what comes down."""
     stale_it: int
     """K."""
     prediction: Prediction

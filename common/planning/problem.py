@@ -60,6 +60,22 @@ class Current:
 
 
 @dataclass(frozen=True)
+class Partners:
+    """What an edge knows of others that train one model with it: the cloud has more of that than this edge's profile.
+
+    A step of all takes as long as one of the slowest. Where the labels are at an edge, the outputs go there, and the
+    loss's gradients back, within each step.
+    """
+
+    step_s: float = 0.0
+    """No step is shorter, whatever is chosen here."""
+    turn_s: float = 0.0
+    """Of the way of a step: from its outputs at the cloud to their gradients there; 0 with the labels at the cloud."""
+    turns_here: bool = False
+    """Whether that is this edge, which uploads nothing else meanwhile."""
+
+
+@dataclass(frozen=True)
 class Problem:
     """All that a strategy decides by."""
 
@@ -67,21 +83,35 @@ class Problem:
     cloud: Profile
     context: LinkContext
     codecs_up: tuple[str, ...] = ()
-    """What may encode activations; empty for all that both profiles have."""
+    """What may encode what goes up: activations, or gradients of an edge with the tail; empty takes all."""
     codecs_down: tuple[str, ...] = ()
-    """What may encode gradients; empty for all that both profiles have."""
+    """The same of what comes down."""
     stale_it: int | None = None
     """K; None takes the smallest that saturates the slowest stage."""
     max_stale_it: int = 16
     """The largest K that may be taken."""
     edge_holds: Literal["head", "tail"] = "head"
-    """Which part the edge computes: activations go up from a head, down to a tail."""
+    """Which part the edge computes: activations go up from a head, down to a tail.
+
+    An edge with the tail has the data all the same: it sends the model's inputs with the gradients of the step before.
+    """
+    target_bytes: float = 0.0
+    """Of what the loss of a step compares with; an edge with the tail keeps it until the step is over."""
     objective: Objective = Objective()
     limits: Limits = Limits()
+    partners: Partners | None = None
+    """Of an edge that does not train alone with its cloud."""
     losses: LossTable = field(default_factory=LossTable)
     power: Power | None = None
     current: Current | None = None
     message_bytes: int = MESSAGE_BYTES
+
+    @property
+    def local(self) -> list[int]:
+        """Place of the cut with which the edge computes all by itself, in a list; none where it never does."""
+        if self.partners is not None:
+            return []
+        return [len(self.edge.cuts) - 1 if self.edge_holds == "head" else 0]
 
     def __post_init__(self) -> None:
         _check_same(self.edge, self.cloud)
@@ -96,8 +126,9 @@ class Problem:
 
 
 def served(problem: Problem, way: Way) -> list[str]:
-    """Codecs that both profiles have, of activations (up) or gradients (down)."""
-    tables = [each.activations if way == "up" else each.gradients for each in (problem.edge, problem.cloud)]
+    """Codecs that both profiles have for what goes a way."""
+    activations = way == ("up" if problem.edge_holds == "head" else "down")
+    tables = [each.activations if activations else each.gradients for each in (problem.edge, problem.cloud)]
     return [codec for codec in tables[0] if codec in tables[1]]
 
 

@@ -97,6 +97,8 @@ class Edge:
     name: str = "edge"
 
     def decide(self, problem: Problem) -> Plan:
+        if problem.partners is not None:
+            raise UsageError("the model of several edges goes on at the cloud: none of them can compute all of it")
         plain = replace(problem, codecs_up=("none",), codecs_down=("none",))  # whichever: no codec is in it
         return best(make_grid(plain), self.name, lambda grid: _places(grid, grid.local))
 
@@ -112,7 +114,7 @@ class Cloud:
         if problem.edge_holds != "head":
             raise UsageError("where the edge has the tail, it has the targets as well: nothing can be all on the cloud")
         plain = replace(problem, codecs_up=(self.codec_up,))
-        return best(make_grid(plain), self.name, lambda grid: _places(grid, 0))
+        return best(make_grid(plain), self.name, lambda grid: _places(grid, [0]))
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ class Fixed:
             raise UsageError(f"{edge.source} has no cut {self.cut!r}; {nearest(str(self.cut), map(str, known))}")
         place = known.index(self.cut)
         one = replace(problem, stale_it=self.stale_it, codecs_up=(self.codec_up,), codecs_down=(self.codec_down,))
-        return best(make_grid(one), self.name, lambda grid: _places(grid, place))
+        return best(make_grid(one), self.name, lambda grid: _places(grid, [place]))
 
 
 STRATEGIES: dict[str, Callable[[], Strategy]] = {
@@ -188,7 +190,7 @@ def why_none(grid: Grid, among: Bools) -> str:
     return f"no plan is within {' and '.join(words)}"
 
 
-def _places(grid: Grid, cut: int) -> Bools:
+def _places(grid: Grid, cuts: list[int]) -> Bools:
     wanted = np.zeros(grid.step_s.shape, dtype=np.bool_)
-    wanted[cut] = True
+    wanted[cuts] = True
     return wanted

@@ -8,7 +8,7 @@ import numpy as np
 
 from common.planning import cost
 from common.planning.cost import Floats
-from common.planning.problem import Problem
+from common.planning.problem import Partners, Problem
 from common.profiling.profile import CodecCost
 
 
@@ -36,20 +36,22 @@ class Tables:
 
     Args:
         problem: the problem.
-        names_up: codecs of activations.
-        names_down: codecs of gradients.
+        names_up: codecs of what goes up.
+        names_down: codecs of what comes down.
     """
 
     def __init__(self, problem: Problem, names_up: Sequence[str], names_down: Sequence[str]) -> None:
         self.problem = problem
+        edge, cloud = problem.edge, problem.cloud
         self._edge_has_head = problem.edge_holds == "head"
-        self._head, self._tail = problem.edge, problem.cloud
-        if not self._edge_has_head:
-            self._head, self._tail = problem.cloud, problem.edge
-        self._up = _coded(names_up, self._head.activations, self._tail.activations, axis=2)
-        self._down = _coded(names_down, self._tail.gradients, self._head.gradients, axis=1)
-        self.shape = (len(self._head.cuts), len(names_up), len(names_down))
-        self.local = self.shape[0] - 1 if self._edge_has_head else 0
+        if self._edge_has_head:
+            self._up = _coded(names_up, edge.activations, cloud.activations, axis=2)
+            self._down = _coded(names_down, cloud.gradients, edge.gradients, axis=1)
+        else:
+            self._up = _coded(names_up, edge.gradients, cloud.gradients, axis=2)
+            self._down = _coded(names_down, cloud.activations, edge.activations, axis=1)
+        self.shape = (len(edge.cuts), len(names_up), len(names_down))
+        self.local = problem.local
 
     @cached_property
     def resident(self) -> Floats:
@@ -61,44 +63,57 @@ class Tables:
 
     @cached_property
     def under_way(self) -> Floats:
-        """Bytes of each step under way at the edge: a head keeps its inputs and what it sends, a tail both messages."""
-        own = self.problem.edge.input_bytes if self._edge_has_head else self._down.nbytes
+        """Bytes of each step under way at the edge.
+
+        A head keeps its inputs and what it sends; a tail both messages, and what its loss compares with.
+        """
+        inputs, targets = self.problem.edge.input_bytes, self.problem.target_bytes
+        own = inputs if self._edge_has_head else self._down.nbytes + targets
         taken: Floats = np.broadcast_to(self._up.nbytes + own, self.shape).copy()
-        taken[self.local] = self.problem.edge.input_bytes
+        taken[self.local] = inputs + targets
         return taken
 
     def stages(self, *, replays: bool) -> Floats:
         """[4, C, U, D]: times of edge, uplink, cloud and downlink."""
-        head_s = self._head.head_s if replays else self._head.head_kept_s
-        context, header = self.problem.context, self.problem.message_bytes
-        forward_bps, backward_bps = context.up_bps, context.down_bps
-        if not self._edge_has_head:
-            forward_bps, backward_bps = backward_bps, forward_bps
-        times: list[Floats] = [
-            head_s[:, None, None] + self._up.encode_s + self._down.decode_s,
-            (self._up.nbytes + header) * 8 / forward_bps,
-            self._tail.tail_s[:, None, None] + self._up.decode_s + self._down.encode_s,
-            (self._down.nbytes + header) * 8 / backward_bps,
-        ]
+        problem = self.problem
+        context, header = problem.context, problem.message_bytes
+        edge_s, cloud_s = problem.edge.tail_s, problem.cloud.tail_s
+        if self._edge_has_head:
+            edge_s = problem.edge.head_s if replays else problem.edge.head_kept_s
+        else:
+            cloud_s = problem.cloud.head_s if replays else problem.cloud.head_kept_s
         stages = np.empty((4, *self.shape))
-        for row, each in zip(stages, times if self._edge_has_head else times[2:] + times[:2], strict=True):
-            row[...] = each
+        stages[0] = edge_s[:, None, None] + self._up.encode_s + self._down.decode_s
+        stages[1] = (self._up.nbytes + self._asked_bytes + header) * 8 / context.up_bps
+        stages[2] = cloud_s[:, None, None] + self._up.decode_s + self._down.encode_s
+        stages[3] = (self._down.nbytes + header) * 8 / context.down_bps
         stages[:, self.local] = 0.0
-        stages[0, self.local] = self._head.local_s if self._edge_has_head else self._tail.whole_s
+        stages[0, self.local] = problem.edge.local_s if self._edge_has_head else problem.edge.whole_s
         return stages
+
+    @property
+    def _asked_bytes(self) -> float:
+        """What an edge with the tail sends to ask for activations, besides gradients: the model's inputs."""
+        inputs = self.problem.edge.input_bytes
+        return 0.0 if self._edge_has_head or np.isnan(inputs) else inputs  # published tables do not have them
 
 
 def choose_staleness(tables: Tables) -> Chosen:
     """All candidates, each at the K that the problem asks for, or at the smallest that saturates its slowest stage."""
     problem = tables.problem
     rtt_s = problem.context.rtt_ms / 1e3
+    partners = problem.partners or Partners()
     serial = tables.stages(replays=False)
-    way_s = serial.sum(axis=0) + rtt_s
+    way_s = serial.sum(axis=0) + rtt_s + partners.turn_s
     way_s[tables.local] -= rtt_s  # no link is in it
+    way_s = np.maximum(way_s, partners.step_s)
     if problem.stale_it == 0:
         return Chosen(serial, np.zeros(tables.shape), way_s)
     stages = tables.stages(replays=True)
-    slowest, pipelined_way_s = stages.max(axis=0), stages.sum(axis=0) + rtt_s
+    slowest, pipelined_way_s = stages.max(axis=0), stages.sum(axis=0) + rtt_s + partners.turn_s
+    if partners.turns_here:
+        slowest = np.maximum(slowest, stages[1] + stages[2] + partners.turn_s)
+    slowest = np.maximum(slowest, partners.step_s)
     if problem.stale_it is not None:
         stale_it = np.full(tables.shape, float(problem.stale_it))
     else:

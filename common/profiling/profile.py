@@ -5,7 +5,7 @@ NaN stands for what nobody measured. Times are of one batch, in seconds.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,3 +104,9 @@ class Profile:
     @property
     def _returned(self) -> Floats:
         return self.gradients["none"].nbytes
+
+
+def longer_tail(profile: Profile, seconds: float) -> Profile:
+    """The profile of a device that does more in each step than its tail, for so long: the loss, say."""
+    watts = profile.tail_mj[0] / profile.tail_s[0] if profile.tail_s[0] else 0.0
+    return replace(profile, tail_s=profile.tail_s + seconds, tail_mj=profile.tail_mj + watts * seconds)

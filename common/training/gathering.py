@@ -29,6 +29,7 @@ _OF_A_PARTY = {
     "labels": "cloud",
     "compress_up": "",
     "compress_down": "",
+    "stale_it": 0,
 }
 """What of a job each party may have its own of."""
 

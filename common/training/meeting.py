@@ -27,6 +27,29 @@ _BEAT_S = 1.0
 _PADDING = 1 << 10  # that a frame's buffers may have between them
 _LIMITS = Limits(header_bytes=1 << 16, body_bytes=MAX_IDS * (ID_BYTES + 1) + _PADDING)
 _SALT_BYTES = 16
+_LONGEST_STEP_S = 86400.0
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast a step can be, as parties have planned; of one of them, or of all: the slowest counts."""
+
+    step_s: float = 0.0
+    """A step, if it were up to them; 0 where nobody has planned."""
+    turn_s: float = 0.0
+    """From a step's outputs at the cloud to their gradients there, of the party with the labels; else 0."""
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """What parties that have met agreed on."""
+
+    group: str
+    """What their jobs are to be called."""
+    marks: Marks
+    """Of each sample of this party."""
+    pace: Pace
+    """Of all."""
 
 
 @dataclass
@@ -82,8 +105,10 @@ class Meetings:
         try:
             self._await(connection, table, lambda: not _missing(table.here, request), lambda: _met(table, request))
             with self._changed:
-                salt = table.here[0].salt
-            connection.send(Met((), salt))
+                everyone = table.here.values()
+                pace = Pace(max(each.step_s for each in everyone), max(each.turn_s for each in everyone))
+                met = Met((), table.here[0].salt, pace.step_s, pace.turn_s)
+            connection.send(met)
             connection.set_limits(_LIMITS)
             announcement = _announcement(connection.receive())
             self._announce(table, request.party, announcement)
@@ -193,7 +218,8 @@ def align(
     decider: int,
     salt: bytes,
     announce: Callable[[bytes], Announcement],
-) -> tuple[str, Marks]:
+    pace: Pace = Pace(),
+) -> Agreed:
     """A party's side: meet the others, announce samples, and hear which are in common.
 
     Args:
@@ -204,9 +230,7 @@ def align(
         decider: the party that says which samples are held out; ``parties`` for the server.
         salt: as the user gave it; empty to take one that the first party draws.
         announce: the announcement, its ids hashed with a salt.
-
-    Returns:
-        What the parties' jobs are to be called, and the mark of each sample.
+        pace: of this party.
 
     Raises:
         PeerError: the server refuses, and says why.
@@ -215,12 +239,15 @@ def align(
     drawn = b"" if salt else secrets.token_bytes(_SALT_BYTES)
     connection = cloud.dial_control()
     with connection:
-        connection.send(Meet(PROTOCOL, software_version(), run, party, parties, decider, drawn))
+        connection.send(
+            Meet(PROTOCOL, software_version(), run, party, parties, decider, drawn, pace.step_s, pace.turn_s)
+        )
         told: tuple[int, ...] = ()
         while (met := expect(connection.receive().frame, Met)).missing:
             if met.missing != told:
                 told = met.missing
                 log.info("run %s waits for party %s", run, ", ".join(letter(each) for each in told))
+        common = Pace(_seconds(met.step_s), _seconds(met.turn_s))
         announcement = announce(salt or met.salt)
         count = len(announcement.ids)
         if count > MAX_IDS:
@@ -232,7 +259,7 @@ def align(
         aligned, buffers = expect(received.frame, Aligned), received.frame.buffers
         if len(buffers) != 1 or len(buffers[0]) != count:
             raise ProtocolError(f"marks of {sum(map(len, buffers))} samples came; {count} were announced")
-        return aligned.group, np.frombuffer(bytes(buffers[0]), np.uint8).copy()
+        return Agreed(aligned.group, np.frombuffer(bytes(buffers[0]), np.uint8).copy(), common)
 
 
 def _check(request: Meet) -> None:
@@ -246,8 +273,17 @@ def _check(request: Meet) -> None:
     for name, end in (("party", request.parties), ("decider", request.parties + 1)):
         if not 0 <= getattr(request, name) < end:
             raise JobRefused(f"{name} is {getattr(request, name)} of {request.parties} parties; they count from 0")
+    for value in (request.step_s, request.turn_s):
+        _seconds(value)
     if len(request.salt) > MAX_SALT_BYTES or not 1 <= len(request.run) <= 64:
         raise JobRefused(f"a run's name has 1 to 64 letters, its salt {MAX_SALT_BYTES} bytes at most")
+
+
+def _seconds(value: float) -> float:
+    """Checked: a time that a step may take."""
+    if not 0 <= value <= _LONGEST_STEP_S:
+        raise ProtocolError(f"a step is said to take {value:g} s; it can be 0 to {_LONGEST_STEP_S:g} s")
+    return value
 
 
 def _announcement(received: Received) -> Announcement:

@@ -27,7 +27,7 @@ from common.training.joint import Seat
 from common.training.kept import Parts
 from common.training.part_state import State, unflat
 from common.training.prepare import STATE_COPIES, Prepared, kept_bytes, largest_body, largest_frame, prepare
-from common.training.profiles import FOLDER, profile_of
+from common.training.profiles import FOLDER, profile_of, top_s
 from common.training.sharing import Groups, Share
 from common.training.station import Station, TailFacts, kept_answers
 from common.training.timed import busy_timer
@@ -144,8 +144,8 @@ class Opener:
         session.memory_bytes = _memory(station, request.window, body) + kept_bytes(prepared.graph, job)
         return session, notes
 
-    def profile(self, job: Job, codecs: Sequence[str]) -> Profiled:
-        """This machine's times for a job's model.
+    def profile(self, job: Job, codecs: Sequence[str]) -> tuple[Profiled, float]:
+        """This machine's times for a job's model, and the seconds that it computes in a step besides.
 
         Raises:
             JobRefused: a job that this server will not carry out.
@@ -154,7 +154,11 @@ class Opener:
         if len(codecs) > _MOST_CODECS:
             raise JobRefused(f"{len(codecs)} codecs are to be timed; {_MOST_CODECS} are the most")
         prepared, _ = self._prepared(job)
-        return profile_of(prepared, job, codecs, self.device, self.run_dir / FOLDER)
+        profile = profile_of(prepared, job, codecs, self.device, self.run_dir / FOLDER)
+        recipe = self.recipes[job.workload]
+        if recipe.top is None:
+            return profile, 0.0
+        return profile, top_s(prepared, job, partial(recipe.top, job), recipe.objective, self.device)
 
     def _prepared(self, job: Job) -> tuple[Prepared, tuple[str, ...]]:
         """The model of a job, if this server takes it."""

@@ -150,10 +150,10 @@ class Server:
             raise JobRefused(f"this server has {self._max_sessions} sessions, its most; try again later")
         try:
             log.info("%s asks for a profile of %s", connection.peer, printable(request.job.model, 200))
-            profile = self._opener.profile(request.job, request.codecs)
+            profile = packed(*self._opener.profile(request.job, request.codecs))
         finally:
             self._places.release()
-        connection.send(Measured(packed(profile)))
+        connection.send(Measured(profile))
         connection.set_limits(CONTROL_LIMITS)
         connection.set_deadline(_ATTACH_TIMEOUT_S)
         with contextlib.suppress(ConnectionLost):  # it closes when it has measured the link as well

@@ -92,6 +92,10 @@ class Meet(Sent, frozen=True, tag="meet"):
     """The party that says which samples are held out, as it has the labels; ``parties`` where the cloud has them."""
     salt: bytes
     """For hashing ids, if it is the first party; empty where its user has given one to all parties."""
+    step_s: float = 0.0
+    """How long a step would take if it were up to this party, as it has planned; 0 where it has not."""
+    turn_s: float = 0.0
+    """Of the party with the labels: from a step's outputs at the cloud to their gradients there, as it has planned."""
 
 
 class Met(Sent, frozen=True, tag="met"):
@@ -101,6 +105,10 @@ class Met(Sent, frozen=True, tag="met"):
     """The parties that are not there; none in the last one."""
     salt: bytes = b""
     """The first party's."""
+    step_s: float = 0.0
+    """The longest of all parties', in the last one."""
+    turn_s: float = 0.0
+    """The same."""
 
 
 class Identities(Sent, frozen=True, tag="identities"):

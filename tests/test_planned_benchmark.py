@@ -1,0 +1,23 @@
+"""The benchmark of what runs that plan predict."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import planned
+
+pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
+
+
+def test_a_row_for_each_way_to_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "rows.json"
+    words = ["--links", "8/8/20", "--image_size", "32", "--epochs", "1", "--out", str(tmp_path), "--json", str(out)]
+    monkeypatch.setattr(sys, "argv", ["planned", *words])
+    planned.main()
+    ours, auto = json.loads(out.read_text())["rows"]
+    assert (ours["asked"], auto["asked"]) == ("ours", "auto")
+    assert auto["codecs"] == "int8+zstd / int4+zstd"
+    assert ours["predicted_ms"] <= 1.2 * auto["predicted_ms"]  # of two measurements of one link
+    assert all(row["of_predicted"] > 0.5 for row in (ours, auto))
