@@ -14,7 +14,7 @@ from common.training.alignment import MAX_SALT_BYTES
 from common.training.hosted import AWAY_S
 from common.training.optimizers import find_preset
 from common.training.remote import RECONNECT_S
-from discriminative.options import ComputeOptions
+from discriminative.options import ComputeOptions, SlowableOptions
 from discriminative.plan_options import EngineOptions
 
 DEFAULT_CODEC = "int8"
@@ -35,7 +35,7 @@ class DataOptions(ComputeOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobOptions(DataOptions):
+class JobOptions(DataOptions, SlowableOptions):
     """A training job of several parties."""
 
     parties: int = 2

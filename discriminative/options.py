@@ -36,8 +36,6 @@ class ComputeOptions:
     """How many items may wait between two threads of the pipeline."""
     codec_memory_mb: int = DEFAULT_MB
     """What codecs with a memory (delta, ef) may keep on this side, in MiB."""
-    slowdown: float = 1.0
-    """Emulate a device this many times slower: after each piece of work it rests, and counts the rest as work."""
     run_dir: Path = Path("runs")
     """Folder in which the run's own folder is made."""
     debug: bool = False
@@ -55,11 +53,23 @@ class ComputeOptions:
             raise UsageError("--threads must be 0 or more, and --queue_limit 1 or more")
         if self.codec_memory_mb < 1:
             raise UsageError(f"--codec_memory_mb is {self.codec_memory_mb}; it must be 1 or more")
-        if not 1 <= self.slowdown <= 1000:
-            raise UsageError(f"--slowdown is {self.slowdown}; it goes from 1 to 1000")
         check_run_dir(self.run_dir)
         if self.threads:
             torch.set_num_threads(self.threads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlowableOptions(ComputeOptions):
+    """How fast the part that is the edge's computes."""
+
+    slowdown: float = 1.0
+    """Emulate a device this many times slower: after each piece of work it rests, and counts the rest as work."""
+
+    def prepare(self) -> None:
+        """Check device, run folder and slowdown, and set the number of threads."""
+        super().prepare()
+        if not 1 <= self.slowdown <= 1000:
+            raise UsageError(f"--slowdown is {self.slowdown}; it goes from 1 to 1000")
 
 
 def check_ports(**ports: int) -> None:
@@ -84,7 +94,7 @@ class Corrections:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(ComputeOptions):
+class RunOptions(SlowableOptions):
     """A training run of any workload."""
 
     workers: int = 0

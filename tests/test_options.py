@@ -92,6 +92,11 @@ def test_a_codec_of_one_direction_goes_before_that_of_both(changes: dict[str, An
     assert options.codecs == codecs
 
 
+def test_servers_have_no_edge_to_slow_down() -> None:
+    with pytest.raises(UsageError, match="unknown flag --slowdown"):
+        parse(ServerOptions, ["--slowdown", "2"])
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
