@@ -1,8 +1,8 @@
 """Do the paper's five workloads learn split as they do unsplit? ``python -m benchmarks.results --images FILE ...``.
 
-Each is trained in full size on a small part of real data: unsplit (all of the model in one part), split with K = 0, and
-with K = 3, the least that keeps four stages of equal length busy; several seeds, in one process, by the code of the
-distributed run. A CSV takes a row for each run as it ends; what stands there is not run again.
+Each is trained in full size on a small part of real data: unsplit (all of the model in one part), and split with
+several K; several seeds, in one process, by the code of the distributed run. A CSV takes a row for each run as it ends;
+what stands there is not run again.
 """
 
 import csv
@@ -23,8 +23,6 @@ from common.config import parse
 from common.errors import DataError, UsageError
 from common.naming import nearest
 
-LEAST = 3
-"""K that is enough for four stages of one length: the sum of four is at most (K + 1) times the longest."""
 Kind = Literal["images", "tiny_imagenet", "texts"]
 
 
@@ -52,7 +50,6 @@ WORKLOADS: Mapping[str, Workload] = {
     "resnet50_imgnet": Workload("tiny_imagenet", 4, 150, 50, 4, 19, 4, ("--optim", "resnet", "--lr", "0.002")),
     "BILSTM": Workload("texts", 2, 1600, 400, 2, 5, 2, ("--optim", "imdb")),
 }
-SETTINGS = ("unsplit", "K=0", f"K={LEAST}")
 AXES = ("workload", "setting", "compress", "train", "epochs", "batch_size", "seed")
 
 
@@ -70,6 +67,9 @@ class Options:
     """Some of them; default all whose data is given."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds, the same for each setting."""
+    stale_it: tuple[int, ...] = (0, 1, 3)
+    """Staleness bounds. Where links are fast, 1 keeps edge and cloud busy; 3 does so for four stages of any length, as
+    their sum is at most (K + 1) times the longest."""
     compress: str = "int4+zstd"
     """Codec of both directions, where the model is split."""
     scale: float = 1.0
@@ -127,7 +127,7 @@ def grid(options: Options, chosen: Mapping[str, Workload]) -> Iterator[tuple[dic
     """What is to be run, seed by seed, so that a stopped grid is complete for its first seeds."""
     for seed in options.seeds:
         for name, workload in chosen.items():
-            for setting in SETTINGS:
+            for setting in ("unsplit", *(f"K={bound}" for bound in options.stale_it)):
                 values = (
                     name,
                     setting,

@@ -34,7 +34,7 @@ def test_the_grid_is_each_setting_seed_by_seed() -> None:
     assert [(each["workload"], each["setting"], each["compress"], each["seed"]) for each in asked] == [
         ("BILSTM", setting, "none" if setting == "unsplit" else "int4+zstd", seed)
         for seed in ("0", "1")
-        for setting in ("unsplit", "K=0", "K=3")
+        for setting in ("unsplit", "K=0", "K=1", "K=3")
     ]
 
 
@@ -100,7 +100,7 @@ def test_one_workload_runs_and_is_not_run_again(
     results.main()
     first = capsys.readouterr().out
     rows = sweep.read(tmp_path / "r.csv", AXES)
-    assert [key[1] for key in rows] == ["unsplit", "K=0", "K=3"]
+    assert [key[1] for key in rows] == ["unsplit", "K=0", "K=1", "K=3"]
     unsplit, serial, _ = rows.values()
     assert float(unsplit["bytes_up_per_step"]) == 0 < float(serial["bytes_up_per_step"])
 
