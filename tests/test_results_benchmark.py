@@ -101,7 +101,7 @@ def test_one_workload_runs_and_is_not_run_again(
     first = capsys.readouterr().out
     rows = sweep.read(tmp_path / "r.csv", AXES)
     assert [key[1] for key in rows] == ["unsplit", "K=0", "K=1", "K=3"]
-    unsplit, serial, _ = rows.values()
+    unsplit, serial, *_ = rows.values()
     assert float(unsplit["bytes_up_per_step"]) == 0 < float(serial["bytes_up_per_step"])
 
     def never(*_: object) -> dict[str, str]:
