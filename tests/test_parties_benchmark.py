@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
 
 def test_what_parties_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "rows.json"
-    words = ["--plan", "--links", "2/8/20 8/8/60", "--json", str(out)]
+    words = ["--plan", "--links", "2/8/20 16/16/60", "--json", str(out)]
     monkeypatch.setattr(sys, "argv", ["parties", *words])
     parties.main()
     one, other = json.loads(out.read_text())["rows"]
