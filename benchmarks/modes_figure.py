@@ -51,6 +51,6 @@ def save_figure(path: Path, modes: Sequence[Mode], title: str, style: Literal["s
         for axis, label in zip((accuracy, time, nbytes), labels, strict=True):
             axis.set_xlabel(label)
             plain(axis, "x")
-        nbytes.legend()
+        nbytes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
         figure.suptitle(title, x=0.01, ha="left", fontsize="small")
         save(figure, path, look.dpi)
