@@ -9,8 +9,8 @@ from common.wire.security import client_security
 from DIN.options import ClientOptions
 from DIN.remote import train_party
 from DIN.report import report
-from discriminative.options import check_ports
 from discriminative.resume import with_saved
+from discriminative.shared_options import check_ports
 
 
 def main(party: str = "") -> None:

@@ -14,8 +14,8 @@ from common.training.alignment import MAX_SALT_BYTES
 from common.training.hosted import AWAY_S
 from common.training.optimizers import find_preset
 from common.training.remote import RECONNECT_S
-from discriminative.options import ComputeOptions, SlowableOptions
 from discriminative.plan_options import EngineOptions
+from discriminative.shared_options import ComputeOptions, SlowableOptions, StaleOptions
 
 DEFAULT_CODEC = "int8"
 SERVER = "server"
@@ -35,7 +35,7 @@ class DataOptions(ComputeOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobOptions(DataOptions, SlowableOptions):
+class JobOptions(DataOptions, SlowableOptions, StaleOptions):
     """A training job of several parties."""
 
     parties: int = 2
@@ -75,11 +75,6 @@ class JobOptions(DataOptions, SlowableOptions):
     """Steps between checkpoints; 0 for those at the ends of epochs only, -1 for none."""
 
     @property
-    def staleness(self) -> int:
-        """K to begin with; 0 where it is yet to be chosen."""
-        return 0 if self.stale_it == "auto" else self.stale_it
-
-    @property
     def codecs(self) -> tuple[str, str]:
         """Specs of up and down; what they name of files is loaded."""
         up = self.compress_up or self.compress or DEFAULT_CODEC
@@ -97,8 +92,7 @@ class JobOptions(DataOptions, SlowableOptions):
 
     def check(self) -> None:
         """Raises UsageError where values make no sense, alone or together."""
-        if self.staleness < 0:
-            raise UsageError(f"--stale_it is {self.stale_it}; it must be 0 or more")
+        self.check_staleness()
         for name, low in (("epochs", 0), ("batch_size", 2), ("seed", 0), ("report_freq", 1)):
             if getattr(self, name) < low:
                 raise UsageError(f"--{name} is {getattr(self, name)}; it must be {low} or more")
@@ -166,14 +160,13 @@ class ClientOptions(JobOptions, EngineOptions):
 class BaseOptions(JobOptions):
     """All parties and the top in one process: the very same training without a network."""
 
+    resume: Path | None = None
+    """Go on with the run of this folder, with all that it was started with."""
+
     def check(self) -> None:
         """Raises UsageError where values make no sense, alone or together."""
         super().check()
-        if self.stale_it == "auto":
-            raise UsageError("--stale_it auto measures a link, and here is none; give a number")
-
-    resume: Path | None = None
-    """Go on with the run of this folder, with all that it was started with."""
+        self.check_unplanned()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from DIN.options import ServerOptions
 from DIN.recipe import RECIPE, WORKLOAD
 from DIN.samples import load_clicks
 from DIN.server_labels import ServerLabels
-from discriminative.options import check_ports
+from discriminative.shared_options import check_ports
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ without running anything.
 """
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from common.config import parse
 from common.errors import UsageError
 from common.link.contexts import LinkContext, parse_context
 from common.link.trace import Trace
-from common.link.trace_file import read_trace
+from common.link.trace_file import Direction, read_trace
 from common.planning.adapt import scaled
 from common.planning.plan import Plan
 from common.planning.problem import Problem
@@ -91,9 +92,12 @@ def main() -> None:
         raise UsageError("there is nothing to follow: give --trace_up, --trace_down, or both")
     if not options.phases:
         raise UsageError("no run was asked for: give --phases at least one number of seconds")
-    for path, way in ((options.trace_up, "up"), (options.trace_down, "down")):
+    if not all(0 <= each < math.inf for each in options.phases):
+        raise UsageError(f"--phases are {options.phases}; they are seconds into the trace, 0 or more")
+    traces: tuple[tuple[Path | None, Direction], ...] = ((options.trace_up, "up"), (options.trace_down, "down"))
+    for path, way in traces:
         if path is not None:
-            read_trace(path, "up" if way == "up" else "down")  # better told now than behind the profile
+            read_trace(path, way)  # better told now than behind the profile
     check_run_dir(options.out)
     profile = measured_profile(options.model, options.batch_size, options.codecs, options.out)
     problem = Problem(

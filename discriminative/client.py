@@ -4,9 +4,10 @@ from common.command import run_command
 from common.config import parse
 from common.errors import UsageError
 from common.wire.security import client_security
-from discriminative.options import ClientOptions, check_ports
+from discriminative.options import ClientOptions
 from discriminative.recipe import plan_job
 from discriminative.resume import with_saved
+from discriminative.shared_options import check_ports
 from discriminative.train import report, train_in_process, train_with_server
 
 

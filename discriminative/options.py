@@ -5,78 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import torch
 import tyro
 
 from common.codec import load_own, make_codec
-from common.codec.limit import DEFAULT_MB
 from common.errors import UsageError
-from common.records import check_run_dir
 from common.training.delay import NO_CORRECTION, NOT_LATE, Delay, Late
 from common.training.metered import check_metering
 from common.training.optimizers import find_preset
 from common.training.remote import RECONNECT_S
 from discriminative.plan_options import PlanOptions
+from discriminative.shared_options import SlowableOptions, StaleOptions
 
-DEVICES = ("cpu", "cuda")
 # Chosen by measurement, which also says what they cost: docs/codecs.md, "Which codec".
 DEFAULT_UP = "int4/c+zstd"
 DEFAULT_DOWN = "ef+int2/c+zstd"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ComputeOptions:
-    """Where and how a program computes."""
-
-    device: str = "cpu"
-    """Device of this side's part: cpu, cuda, cuda:1, ..."""
-    threads: int = 0
-    """Threads of an operation on the CPU; 0 leaves it to torch."""
-    queue_limit: int = 5
-    """How many items may wait between two threads of the pipeline."""
-    codec_memory_mb: int = DEFAULT_MB
-    """What codecs with a memory (delta, ef) may keep on this side, in MiB."""
-    run_dir: Path = Path("runs")
-    """Folder in which the run's own folder is made."""
-    debug: bool = False
-    """Show tracebacks and debug messages."""
-
-    def prepare(self) -> None:
-        """Check device and run folder, and set the number of threads."""
-        try:
-            if torch.empty(0, device=self.device).device.type not in DEVICES:
-                raise RuntimeError(f"it is none of {', '.join(DEVICES)}")
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise UsageError(f"--device {self.device} cannot be used: {reason}; --device cpu always can") from None
-        if self.threads < 0 or self.queue_limit < 1:
-            raise UsageError("--threads must be 0 or more, and --queue_limit 1 or more")
-        if self.codec_memory_mb < 1:
-            raise UsageError(f"--codec_memory_mb is {self.codec_memory_mb}; it must be 1 or more")
-        check_run_dir(self.run_dir)
-        if self.threads:
-            torch.set_num_threads(self.threads)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SlowableOptions(ComputeOptions):
-    """How fast the part that is the edge's computes."""
-
-    slowdown: float = 1.0
-    """Emulate a device this many times slower: after each piece of work it rests, and counts the rest as work."""
-
-    def prepare(self) -> None:
-        """Check device, run folder and slowdown, and set the number of threads."""
-        super().prepare()
-        if not 1 <= self.slowdown <= 1000:
-            raise UsageError(f"--slowdown is {self.slowdown}; it goes from 1 to 1000")
-
-
-def check_ports(**ports: int) -> None:
-    """Raises UsageError where a port is none."""
-    for name, port in ports.items():
-        if not 0 <= port < 1 << 16:
-            raise UsageError(f"--{name} is {port}; ports go from 0 to 65535")
 
 
 @dataclass(frozen=True)
@@ -94,7 +36,7 @@ class Corrections:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(SlowableOptions):
+class RunOptions(SlowableOptions, StaleOptions):
     """A training run of any workload."""
 
     workers: int = 0
@@ -111,8 +53,6 @@ class RunOptions(SlowableOptions):
     """Samples of a step."""
     lr: float = 0.0
     """First learning rate; 0 takes the preset's."""
-    stale_it: int | Literal["auto"] = 4
-    """Staleness bound K; 0 waits for each gradient, auto takes the least that keeps the slowest stage busy."""
     K_schedule: tuple[int, ...] = ()
     """Epochs (from 0) at whose start K grows by one; published are 8 for imdb, and 3 for tiny_imagenet."""
     schedule: Literal["fixed", "eager"] = "fixed"
@@ -146,11 +86,6 @@ class RunOptions(SlowableOptions):
     """Go on with the run of this folder, with all that it was started with."""
     move: tuple[str, ...] = ()
     """STEP:CUT for each step before which the cut is to be moved, such as 100:layer3."""
-
-    @property
-    def staleness(self) -> int:
-        """K to begin with; 0 where it is yet to be chosen."""
-        return 0 if self.stale_it == "auto" else self.stale_it
 
     @property
     def corrections(self) -> Corrections:
@@ -205,8 +140,7 @@ class RunOptions(SlowableOptions):
             raise UsageError(f"--seed is {self.seed}; it must be below 2**63")
         if self.cut and (self.splits or self.split_index is not None):
             raise UsageError("--cut names the cut that --splits and --split_index count off; give one or the other")
-        if self.staleness < 0:
-            raise UsageError(f"--stale_it is {self.stale_it}; it must be 0 or more")
+        self.check_staleness()
         if self.stale_it == "auto" and self.K_schedule:
             raise UsageError("--K_schedule lets a fixed K grow; --stale_it auto chooses K by itself")
         if any(epoch < 1 for epoch in self.K_schedule):
@@ -214,11 +148,6 @@ class RunOptions(SlowableOptions):
         if self.compress and self.compress_up and self.compress_down:
             raise UsageError("--compress says the same as --compress_up and --compress_down; leave it out")
         check_metering(self.meter, self.watts, self.meter_interval_ms)
-
-    def check_unplanned(self) -> None:
-        """Raises UsageError where something is to be chosen, and there is no link to choose it for."""
-        if self.stale_it == "auto":
-            raise UsageError("--stale_it auto measures a link, and here is none; give a number")
 
 
 @dataclass(frozen=True, kw_only=True)

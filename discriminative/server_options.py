@@ -11,7 +11,7 @@ from common.training.hosted import AWAY_S
 from common.training.opening import Recipe
 from common.training.serve import Server
 from common.wire.security import server_security
-from discriminative.options import ComputeOptions, check_ports
+from discriminative.shared_options import ComputeOptions, check_ports
 
 
 @dataclass(frozen=True, kw_only=True)

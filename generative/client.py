@@ -3,8 +3,8 @@
 from common.command import run_command
 from common.config import parse
 from common.wire.security import client_security
-from discriminative.options import check_ports
 from discriminative.resume import with_saved
+from discriminative.shared_options import check_ports
 from discriminative.train import report, train_in_process, train_with_server
 from generative.options import ClientOptions
 from generative.recipe import plan_job

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import follow
 from benchmarks.follow import Options, Row, deciles, fixed_plans, verdict
+from common.errors import TandemError
 from tests.test_adapt import PROBLEM
 
 
@@ -67,3 +68,17 @@ def test_all_plans_are_run_from_all_phases(
     out = capsys.readouterr().out
     assert "from_30_s" in out
     assert "takes 1.04 x its time" in out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("", "there is nothing to follow"),
+        ("--trace_up none.csv --phases -3", "seconds into the trace, 0 or more"),
+        ("--trace_up none.csv", "none.csv"),
+    ],
+)
+def test_wrong_usage_is_told_before_any_work(monkeypatch: pytest.MonkeyPatch, flags: str, message: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["follow", *flags.split()])
+    with pytest.raises(TandemError, match=message):
+        follow.main()
