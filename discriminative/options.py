@@ -11,7 +11,7 @@ from common.codec import load_own, make_codec
 from common.errors import UsageError
 from common.training.delay import NO_CORRECTION, NOT_LATE, Delay, Late
 from common.training.metered import check_metering
-from common.training.optimizers import find_preset
+from common.training.optimizers import check_milestones, find_preset
 from common.training.remote import RECONNECT_S
 from discriminative.plan_options import PlanOptions
 from discriminative.shared_options import SlowableOptions, StaleOptions
@@ -203,6 +203,10 @@ class JobOptions(RunOptions):
     """Change training images at random, where that was published with their data set."""
     optim: str = "resnet"
     """Optimizer preset: resnet, resnetpre, mobilenet, tinyimagenet, imdb."""
+    milestones: tuple[int, ...] = ()
+    """Epochs (from 0) at whose start the learning rate is multiplied by --gamma, in the place of the preset's."""
+    gamma: float = 0.1
+    """Factor of --milestones."""
     stale_it: int | Literal["auto"] = 4
     """Staleness bound K: the head may be this many batches ahead. 0 waits for each gradient (JointDNN); auto takes
     the least that keeps the slowest stage busy."""
@@ -238,6 +242,7 @@ class JobOptions(RunOptions):
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise UsageError(f"--dropout is {self.dropout}; it is a probability, 0 up to 1")
         find_preset(self.optim)
+        check_milestones(self.milestones, self.gamma)
         if not 0 < self.gradient_shrink <= 1:
             raise UsageError(f"--gradient_shrink is {self.gradient_shrink}; it is above 0 and at most 1")
         if self.lookahead and self.replay == "stash":

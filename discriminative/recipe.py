@@ -127,6 +127,8 @@ def plan_job(options: JobOptions) -> Plan:
         epochs=options.epochs,
         optim=options.optim,
         learning_rate=options.lr,
+        milestones=options.milestones,
+        gamma=options.gamma,
         seed=options.seed,
         # With all of the model on the edge nothing crosses: there is nothing to wait for or to compress.
         stale_it=0 if edge_only else options.staleness,

@@ -28,8 +28,8 @@ def flags(images: str, run_dir: Path, **more: Any) -> dict[str, Any]:
     return {**shared, "dropout": 0.3, "lr": 0.02, "stale_it": 0, "compress": "none", **more}
 
 
-def unsplit(model: str, images: str) -> tuple[list[float], str]:
-    run = train_unsplit(model, images, seed=SEED, epochs=EPOCHS, batch_size=BATCH_SIZE, dropout=0.3, lr=0.02)
+def unsplit(model: str, images: str, **more: Any) -> tuple[list[float], str]:
+    run = train_unsplit(model, images, seed=SEED, epochs=EPOCHS, batch_size=BATCH_SIZE, dropout=0.3, lr=0.02, **more)
     return run.losses, run.digest
 
 
@@ -68,6 +68,13 @@ def test_vgg_at_k0_is_unsplit_training(images: str, tmp_path: Path, cut: str) ->
 def test_over_tcp_k0_is_unsplit_training(server: Server, images: str, tmp_path: Path, model: str, cut: str) -> None:
     run = over_tcp(server, **flags(images, tmp_path, model=model, cut=cut))
     assert result(run) == unsplit(model, images)
+
+
+@pytest.mark.slow
+def test_the_learning_rate_falls_on_both_sides_where_the_user_says(server: Server, images: str, tmp_path: Path) -> None:
+    steps: dict[str, Any] = {"milestones": (1,), "gamma": 0.5}
+    run = over_tcp(server, **flags(images, tmp_path, model="resnet20", cut="features.5", **steps))
+    assert result(run) == unsplit("resnet20", images, **steps) != unsplit("resnet20", images)
 
 
 @pytest.mark.slow

@@ -2,14 +2,18 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from torch import nn
 from torch.optim import SGD, Adam, RMSprop
 from torch.optim.lr_scheduler import MultiStepLR
 
-from common.errors import UsageError
-from common.training.optimizers import PRESETS, Updater, find_preset
+from common.errors import JobRefused, UsageError
+from common.training.optimizers import PRESETS, Updater, find_preset, preset_of
+from common.training.session import check_open
+from discriminative.options import BaseOptions
+from tests.test_session_rules import request
 
 EPOCHS = 200
 
@@ -76,6 +80,33 @@ def test_a_learning_rate_of_ones_own_falls_at_the_same_epochs() -> None:
         rates.append(update.optimizer.param_groups[0]["lr"])
 
     assert rates == pytest.approx([2.0, 2.0, 0.2, 0.02])
+
+
+def test_steps_of_ones_own_take_the_place_of_the_presets() -> None:
+    job = request(optim="resnet").job
+    assert preset_of(job) == PRESETS["resnet"]
+
+    own = preset_of(msgspec.structs.replace(job, milestones=(2, 5), gamma=0.5))
+
+    assert [own.rate(epoch) for epoch in (0, 1, 2, 4, 5, 90)] == [1, 1, 0.5, 0.5, 0.25, 0.25]
+    assert own.make is PRESETS["resnet"].make
+
+
+WRONG_STEPS: list[tuple[dict[str, Any], str]] = [
+    ({"milestones": (3, 3)}, "--milestones are 3 3; each must be later than the one before"),
+    ({"milestones": (-1, 3)}, "--milestones are -1 3; each"),
+    ({"milestones": tuple(range(65))}, "--milestones are 65; 64 are the most"),
+    ({"milestones": (3,), "gamma": 1.5}, "--gamma is 1.5; it goes from 0 to 1"),
+    ({"milestones": (3,), "gamma": float("nan")}, "--gamma is nan"),
+]
+
+
+@pytest.mark.parametrize(("steps", "message"), WRONG_STEPS)
+def test_steps_that_make_no_sense_are_refused_on_both_sides(steps: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        BaseOptions(**steps).check()
+    with pytest.raises(JobRefused):
+        check_open(request(**steps))
 
 
 def test_gradients_are_cleared_behind_a_step() -> None:

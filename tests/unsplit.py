@@ -1,5 +1,6 @@
 """The reference: an ordinary training loop on one machine, which knows nothing of heads, tails and schedules."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,16 @@ class Unsplit:
 
 
 def train_unsplit(
-    model_name: str, images: str, *, seed: int, epochs: int, batch_size: int, dropout: float = 0.0, lr: float
+    model_name: str,
+    images: str,
+    *,
+    seed: int,
+    epochs: int,
+    batch_size: int,
+    dropout: float = 0.0,
+    lr: float,
+    milestones: Sequence[int] = (81, 122),
+    gamma: float = 0.1,
 ) -> Unsplit:
     """Train with the `resnet` preset written out."""
     torch.manual_seed(seed)
@@ -35,7 +45,7 @@ def train_unsplit(
     data = load_dataset(images, Path(), num_classes=10, input_shape=input_shape(model_name), seed=seed)
     train = Batches(data.train, data, batch_size, seed, training=True)
     optimizer = torch.optim.SGD(model.parameters(), lr, momentum=0.9, weight_decay=1e-4, nesterov=True)
-    scheduler = MultiStepLR(optimizer, [81, 122], 0.1)
+    scheduler = MultiStepLR(optimizer, list(milestones), gamma)
     losses: list[float] = []
     for epoch in range(epochs):
         model.train()

@@ -3,10 +3,11 @@
 Both sides know the epoch of every step, so their learning rates are in step without a word about them.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,9 @@ from torch.optim import SGD, Adam, Optimizer, RMSprop
 
 from common.errors import UsageError
 from common.naming import nearest
+from common.wire.structs import Job
+
+MAX_MILESTONES = 64
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,22 @@ def find_preset(name: str) -> Preset:
     if key not in PRESETS:
         raise UsageError(f"unknown --optim {name!r}; {nearest(name, list(PRESETS))}")
     return PRESETS[key]
+
+
+def check_milestones(milestones: Sequence[int], gamma: float) -> None:
+    """Raises UsageError where the steps of a learning rate make no sense."""
+    if not all(earlier < later for earlier, later in pairwise((-1, *milestones))):
+        raise UsageError(f"--milestones are {' '.join(map(str, milestones))}; each must be later than the one before")
+    if len(milestones) > MAX_MILESTONES:
+        raise UsageError(f"--milestones are {len(milestones)}; {MAX_MILESTONES} are the most")
+    if not 0 <= gamma <= 1:
+        raise UsageError(f"--gamma is {gamma}; it goes from 0 to 1")
+
+
+def preset_of(job: Job) -> Preset:
+    """The preset of a job, with the job's own steps of the learning rate where it has some."""
+    preset = find_preset(job.optim)
+    return replace(preset, milestones=job.milestones, factor=job.gamma) if job.milestones else preset
 
 
 SLOTS = frozenset({"step", "momentum_buffer", "exp_avg", "exp_avg_sq", "square_avg"})

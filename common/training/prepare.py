@@ -20,7 +20,7 @@ from common.training.delay import NO_CORRECTION, Delay
 from common.training.digest import combined_digest, parameter_digests
 from common.training.exchange import Objective
 from common.training.head import Head
-from common.training.optimizers import Updater, find_preset
+from common.training.optimizers import Updater, preset_of
 from common.training.part_state import State, optimizer_state, put_values
 from common.training.randomness import one_at_a_time
 from common.training.tail import Tail
@@ -117,7 +117,7 @@ def make_head(
         _guard(part, graph, 0)  # its inputs come from a peer
     auxiliary = None
     if job.gradients == "local" and objective is not None:
-        auxiliary = make_auxiliary(graph, job, objective, find_preset(job.optim), device, state or {})
+        auxiliary = make_auxiliary(graph, job, objective, preset_of(job), device, state or {})
     head = Head(
         part,
         updater_of(part, job, device, state),
@@ -232,7 +232,7 @@ def updater_of(part: nn.Module, job: Job, device: str, state: State | None) -> U
         put_values(part, state)
     part.to(device)
     part.train()  # its layers may be those of a part that has evaluated last
-    updater = Updater(find_preset(job.optim), part, job.learning_rate)
+    updater = Updater(preset_of(job), part, job.learning_rate)
     if state is not None:
         own = {name for name, _ in part.named_parameters()}
         updater.load_state({key: value for key, value in optimizer_state(state).items() if key[0] in own})

@@ -2,7 +2,8 @@
 
 from collections import deque
 
-from common.errors import JobRefused, ProtocolError
+from common.errors import JobRefused, ProtocolError, UsageError
+from common.training.optimizers import check_milestones
 from common.wire.messages import PROTOCOL, Activations, Gradients, Inputs, Measure, Open
 
 MAX_BATCH_SIZE = 1 << 16
@@ -50,6 +51,10 @@ def check_open(request: Open | Measure) -> None:
     ):
         if not low <= value <= high:
             raise JobRefused(f"{name} is {value}; it must be {low} to {high}")
+    try:
+        check_milestones(job.milestones, job.gamma)
+    except UsageError as error:
+        raise JobRefused(str(error)) from None
 
 
 class StepOrder:

@@ -88,6 +88,9 @@ class Job(Struct, frozen=True):
     """Which of them this is, from 0."""
     parties: int = 0
     """How many there are; 0 for an edge with a model of its own."""
+    milestones: tuple[int, ...] = ()
+    """Epochs (from 0) at whose start the learning rate is multiplied by ``gamma``; empty leaves those of the preset."""
+    gamma: float = 0.1
 
     @property
     def activations_codec(self) -> str:
