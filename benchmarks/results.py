@@ -41,15 +41,19 @@ class Workload:
     flags: tuple[str, ...]
 
 
+_STEPS = ("--milestones", "4", "5")
 WORKLOADS: Mapping[str, Workload] = {
-    "VGG19": Workload("images", 4, 240, 100, 3, 19, 4, ("--optim", "resnet", "--lr", "0.002")),
-    "resnet50": Workload("images", 2, 160, 64, 3, 19, 4, ("--optim", "resnet", "--lr", "0.002")),
+    "VGG19": Workload("images", 4, 480, 200, 6, 19, 4, ("--optim", "resnet", "--lr", "0.004", *_STEPS)),
+    "resnet50": Workload("images", 2, 240, 200, 6, 19, 4, ("--optim", "resnet", "--lr", "0.004", *_STEPS)),
     "Mobilenetv3_large": Workload(
-        "images", 4, 240, 100, 5, 18, 4, ("--optim", "mobilenet", "--lr", "0.02", "--dropout", "0.2")
+        "images", 4, 480, 200, 6, 18, 4, ("--optim", "mobilenet", "--lr", "0.02", "--dropout", "0.2", *_STEPS)
     ),
-    "resnet50_imgnet": Workload("tiny_imagenet", 4, 150, 50, 4, 19, 4, ("--optim", "resnet", "--lr", "0.002")),
-    "BILSTM": Workload("texts", 2, 1600, 400, 2, 5, 2, ("--optim", "imdb")),
+    "resnet50_imgnet": Workload(
+        "tiny_imagenet", 4, 150, 50, 8, 19, 4, ("--optim", "resnet", "--lr", "0.004", "--milestones", "5", "7")
+    ),
+    "BILSTM": Workload("texts", 2, 1600, 600, 5, 5, 2, ("--optim", "imdb", "--milestones", "3", "4")),
 }
+_DEFAULT = "default"
 AXES = ("workload", "setting", "compress", "train", "epochs", "batch_size", "seed")
 
 
@@ -67,11 +71,11 @@ class Options:
     """Some of them; default all whose data is given."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds, the same for each setting."""
-    stale_it: tuple[int, ...] = (0, 1, 3)
+    stale_it: tuple[int, ...] = (1, 3)
     """Staleness bounds. Where links are fast, 1 keeps edge and cloud busy; 3 does so for four stages of any length, as
     their sum is at most (K + 1) times the longest."""
-    compress: str = "int4+zstd"
-    """Codec of both directions, where the model is split."""
+    compress: str = ""
+    """Codec of both directions, where the model is split; default those of a client."""
     scale: float = 1.0
     """Factor of the training samples (of tiny_imagenet: of nothing), where there are so many."""
     epochs: int = 0
@@ -131,7 +135,7 @@ def grid(options: Options, chosen: Mapping[str, Workload]) -> Iterator[tuple[dic
                 values = (
                     name,
                     setting,
-                    "none" if setting == "unsplit" else options.compress,
+                    "none" if setting == "unsplit" else options.compress or _DEFAULT,
                     str(_count(workload, options)),
                     str(options.epochs or workload.epochs),
                     str(options.batch_size),
@@ -154,7 +158,7 @@ def run(name: str, values: Mapping[str, str], options: Options) -> dict[str, str
     ]
     varied = {
         "stale_it": "0" if unsplit else setting.removeprefix("K="),
-        "compress": values["compress"],
+        "compress": "" if values["compress"] == _DEFAULT else values["compress"],
         "epochs": values["epochs"],
         "seed": values["seed"],
     }

@@ -32,9 +32,9 @@ def test_the_grid_is_each_setting_seed_by_seed() -> None:
     options = Options(texts="a,b", seeds=(0, 1))
     asked = [values for values, _ in grid(options, chosen_workloads(options))]
     assert [(each["workload"], each["setting"], each["compress"], each["seed"]) for each in asked] == [
-        ("BILSTM", setting, "none" if setting == "unsplit" else "int4+zstd", seed)
+        ("BILSTM", setting, "none" if setting == "unsplit" else "default", seed)
         for seed in ("0", "1")
-        for setting in ("unsplit", "K=0", "K=1", "K=3")
+        for setting in ("unsplit", "K=1", "K=3")
     ]
 
 
@@ -100,9 +100,9 @@ def test_one_workload_runs_and_is_not_run_again(
     results.main()
     first = capsys.readouterr().out
     rows = sweep.read(tmp_path / "r.csv", AXES)
-    assert [key[1] for key in rows] == ["unsplit", "K=0", "K=1", "K=3"]
-    unsplit, serial, *_ = rows.values()
-    assert float(unsplit["bytes_up_per_step"]) == 0 < float(serial["bytes_up_per_step"])
+    assert [key[1] for key in rows] == ["unsplit", "K=1", "K=3"]
+    unsplit, split, *_ = rows.values()
+    assert float(unsplit["bytes_up_per_step"]) == 0 < float(split["bytes_up_per_step"])
 
     def never(*_: object) -> dict[str, str]:
         raise AssertionError("a run of the table was run again")
