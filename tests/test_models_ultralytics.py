@@ -94,11 +94,12 @@ def test_only_names_of_its_files_are_taken(name: str) -> None:
 
 PROGRAM = """
 import os, sys, torch
-before, save, shown = dict(os.environ), torch.save, repr(torch._tensor_str.PRINT_OPTS)
+from PIL import Image
+before, save, opened, shown = dict(os.environ), torch.save, Image.open, repr(torch._tensor_str.PRINT_OPTS)
 from common.models import build_model
 build_model("ultralytics:yolov8n-cls", 3)
 assert dict(os.environ) == before
-assert torch.save is save
+assert torch.save is save and Image.open is opened
 assert repr(torch._tensor_str.PRINT_OPTS) == shown
 import ultralytics.utils
 assert not ultralytics.utils.ONLINE and not ultralytics.utils.AUTOINSTALL

@@ -2,7 +2,8 @@
 
 Names are checked against those files before anything is imported or built, so none is ever a path, an address or a
 file of weights. The import itself would make a settings file in the user's home, look for a network, change torch's
-printing and saving, and set variables for all programs started later; here it leaves everything as it was.
+printing and saving and how Pillow opens files, and set variables for all programs started later; here it leaves
+everything as it was.
 """
 
 import logging
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from common.errors import UsageError
@@ -124,7 +126,7 @@ def _imported(asked: str) -> ModuleType:
 @contextmanager
 def _as_before() -> Iterator[None]:
     """Takes back what the import changes for everyone."""
-    environment, save = dict(os.environ), torch.save
+    environment, save, opened = dict(os.environ), torch.save, Image.open
     shown = vars(torch._tensor_str.PRINT_OPTS).copy()
     try:
         with np.printoptions():
@@ -133,7 +135,8 @@ def _as_before() -> Iterator[None]:
         for name in os.environ.keys() - environment.keys():
             del os.environ[name]
         os.environ.update(environment)
-        setattr(torch, "save", save)  # noqa: B010  mypy takes functions of a module for constants
+        for module, name, function in ((torch, "save", save), (Image, "open", opened)):
+            setattr(module, name, function)
         vars(torch._tensor_str.PRINT_OPTS).update(shown)
 
 
