@@ -1,6 +1,8 @@
 # Everything runs in .venv, which `make env` makes; nothing else need be installed but Python >= 3.10 and make.
 PYTHON ?= python3
 PIP_FLAGS ?=
+# Processes that the tests are shared among, file by file; 0 runs one test after the other.
+WORKERS ?= 2
 BIN := .venv/bin
 
 .PHONY: help env demo demo-generative demo-din test test-fast test-zoo lint format bench clean
@@ -36,7 +38,7 @@ demo-generative: env
 	$(BIN)/python -m generative.demo
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 test-fast: env
 	$(BIN)/python -m pytest -m "not slow"

@@ -7,7 +7,7 @@ from common.codec import load_own, make_codec
 from common.errors import UsageError
 from common.models.chairs import Form
 from common.training.delay import Late
-from common.training.optimizers import find_preset
+from common.training.optimizers import find_preset, with_momentum
 from discriminative.options import Corrections, PlannedOptions, RunOptions
 from discriminative.plan_options import Strategies
 from discriminative.server_options import ListenOptions
@@ -45,6 +45,8 @@ class GeneratorOptions(RunOptions):
     """Compute activations with the weights that are expected when their gradients, which are late, will be applied."""
     late_rate: float = 0.5
     """With K > 0 the head's learning rate is at most this / K of the first one; 0 sets no limit."""
+    late_momentum: float = 0.98
+    """With K > 0 the momentum of the head's optimizer (Adam's first), in the place of the preset's; 0 leaves that."""
     samples: int = 8
     """Held-out images to show beside what is generated of their poses, behind each epoch; 0 shows none."""
 
@@ -74,6 +76,10 @@ class GeneratorOptions(RunOptions):
                 raise UsageError(f"--{name} is {getattr(self, name)}; it must be 0 or more")
         if self.lookahead and self.optim.replace("_", "") == "resnetpre":
             raise UsageError("--lookahead needs an optimizer with momentum, and --optim resnetpre has none")
+        if not 0 <= self.late_momentum < 1:
+            raise UsageError(f"--late_momentum is {self.late_momentum}; it goes from 0 to below 1")
+        if self.late_momentum:
+            with_momentum(find_preset(self.optim), self.late_momentum)
         up, down = self.codecs
         make_codec(up, "down")  # gradients go up here
         make_codec(down, "up")

@@ -106,6 +106,7 @@ def plan_job(options: GeneratorOptions) -> Plan:
         samples=len(data.train.labels),
         labels="edge",
         direction="down",
+        late_momentum=options.late_momentum,
     )
     train, test = (
         Batches(split, data, options.batch_size, options.seed, training, options.workers)

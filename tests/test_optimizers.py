@@ -1,5 +1,7 @@
 """The presets are the published ones, and their rates fall where torch's own schedule lets them fall."""
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -10,12 +12,14 @@ from torch.optim import SGD, Adam, RMSprop
 from torch.optim.lr_scheduler import MultiStepLR
 
 from common.errors import JobRefused, UsageError
-from common.training.optimizers import PRESETS, Updater, find_preset, preset_of
+from common.training.optimizers import PRESETS, Updater, find_preset, late_preset_of, preset_of, with_momentum
 from common.training.session import check_open
 from discriminative.options import BaseOptions
 from tests.test_session_rules import request
 
 EPOCHS = 200
+STEADY: dict[str, dict[str, Any]] = {"resnet": {"weight_decay": 0.0}}
+"""Without what makes the gradient another than the one that is given."""
 
 # As published: optimizer, what it is called with, epochs of the steps, factor.
 PUBLISHED: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any], list[int], float]] = {
@@ -107,6 +111,39 @@ def test_steps_that_make_no_sense_are_refused_on_both_sides(steps: dict[str, Any
         BaseOptions(**steps).check()
     with pytest.raises(JobRefused):
         check_open(request(**steps))
+
+
+@pytest.mark.parametrize("name", ["chairs", "resnet", "din"])
+def test_another_momentum_leaves_the_way_along_a_steady_gradient(name: str) -> None:
+    preset = replace(find_preset(name), make=partial(find_preset(name).make, **STEADY.get(name, {})))
+    before, after = parameter(), parameter()
+    updates = [
+        Updater(preset, nn.ParameterList([before])),
+        Updater(slow := with_momentum(preset, 0.98), nn.ParameterList([after])),
+    ]
+    for _ in range(600):
+        last = before.detach().clone(), after.detach().clone()
+        for weight, update in zip((before, after), updates, strict=True):
+            weight.grad = torch.tensor([0.5, 0.5, -0.5])
+            update.apply(0)
+
+    assert torch.allclose(before - last[0], after - last[1], rtol=1e-3)
+    optimizer = updates[1].optimizer
+    assert optimizer is not None
+    defaults = optimizer.defaults
+    assert 0.98 in (defaults.get("momentum"), *defaults.get("betas", ()))
+    assert slow.rate(0) <= preset.rate(0)
+
+
+def test_only_a_head_whose_gradients_are_late_has_the_other_momentum() -> None:
+    job = request(optim="chairs", stale_it=0, late_momentum=0.98).job
+    assert late_preset_of(job) == preset_of(job)
+    late = late_preset_of(msgspec.structs.replace(job, stale_it=1)).make([parameter()])
+    assert late.defaults == {**preset_of(job).make([parameter()]).defaults, "betas": (0.98, 0.999)}
+    with pytest.raises(UsageError, match="--late_momentum needs an optimizer with momentum"):
+        with_momentum(find_preset("resnetpre"), 0.98)
+    with pytest.raises(JobRefused, match="late_momentum is 1"):
+        check_open(request(late_momentum=1.0))
 
 
 def test_gradients_are_cleared_behind_a_step() -> None:

@@ -31,10 +31,12 @@ class Preset:
     factor: float = 1.0
     decay: float = 1.0
     """Factor of the rate from each epoch to the next, besides."""
+    scale: float = 1.0
+    """Of all rates."""
 
     def rate(self, epoch: int) -> float:
-        """Learning rate of an epoch, as a part of the first epoch's."""
-        return self.factor ** sum(epoch >= each for each in self.milestones) * self.decay**epoch
+        """Learning rate of an epoch, as a part of the one that is asked for."""
+        return self.scale * self.factor ** sum(epoch >= each for each in self.milestones) * self.decay**epoch
 
 
 PRESETS = {
@@ -54,6 +56,31 @@ def find_preset(name: str) -> Preset:
     if key not in PRESETS:
         raise UsageError(f"unknown --optim {name!r}; {nearest(name, list(PRESETS))}")
     return PRESETS[key]
+
+
+def late_preset_of(job: Job) -> Preset:
+    """The preset of a job's head, whose gradients are late where K > 0.
+
+    Raises:
+        UsageError: a momentum is asked for, and the optimizer has none.
+    """
+    preset = preset_of(job)
+    return with_momentum(preset, job.late_momentum) if job.late_momentum and job.stale_it else preset
+
+
+def with_momentum(preset: Preset, momentum: float) -> Preset:
+    """A preset with another momentum; steps along a steady gradient stay as long as they were.
+
+    Raises:
+        UsageError: the optimizer has none.
+    """
+    defaults = preset.make([torch.zeros(1)], lr=preset.learning_rate).defaults
+    if "betas" in defaults:  # Adam's moments are means
+        return replace(preset, make=partial(preset.make, betas=(momentum, defaults["betas"][1])))
+    if "nesterov" in defaults:  # SGD's momentum is a sum
+        scale = (1 - momentum) / (1 - defaults["momentum"])
+        return replace(preset, make=partial(preset.make, momentum=momentum), scale=preset.scale * scale)
+    raise UsageError("--late_momentum needs an optimizer with momentum, and --optim resnetpre has none; give 0")
 
 
 def check_milestones(milestones: Sequence[int], gamma: float) -> None:

@@ -20,7 +20,7 @@ from common.training.delay import NO_CORRECTION, Delay
 from common.training.digest import combined_digest, parameter_digests
 from common.training.exchange import Objective
 from common.training.head import Head
-from common.training.optimizers import Updater, preset_of
+from common.training.optimizers import Preset, Updater, late_preset_of, preset_of
 from common.training.part_state import State, optimizer_state, put_values
 from common.training.randomness import one_at_a_time
 from common.training.tail import Tail
@@ -120,7 +120,7 @@ def make_head(
         auxiliary = make_auxiliary(graph, job, objective, preset_of(job), device, state or {})
     head = Head(
         part,
-        updater_of(part, job, device, state),
+        updater_of(part, job, device, state, late_preset_of(job)),
         *_codecs(graph, job, memory_mb),
         gradients_wanted=graph.gradients_wanted(job.cut),
         groups=graph.groups(job.cut, training=True),
@@ -226,13 +226,13 @@ def _inputs_crossing(graph: Graph, cut: int, *, training: bool) -> list[int]:
     return [i for i, leaf in enumerate(graph.crossing(cut, training=training)) if leaf in inputs]
 
 
-def updater_of(part: nn.Module, job: Job, device: str, state: State | None) -> Updater:
+def updater_of(part: nn.Module, job: Job, device: str, state: State | None, preset: Preset | None = None) -> Updater:
     """Put a part's state in place, and the part on its device; its optimizer, where that has left off."""
     if state is not None:
         put_values(part, state)
     part.to(device)
     part.train()  # its layers may be those of a part that has evaluated last
-    updater = Updater(preset_of(job), part, job.learning_rate)
+    updater = Updater(preset or preset_of(job), part, job.learning_rate)
     if state is not None:
         own = {name for name, _ in part.named_parameters()}
         updater.load_state({key: value for key, value in optimizer_state(state).items() if key[0] in own})

@@ -48,6 +48,7 @@ def check_open(request: Open | Measure) -> None:
         ("dropout", job.dropout, 0, 1),
         ("align_every", job.align_every, 0, 1 << 40),
         ("kept", job.kept, 0, 1 << 40),
+        ("late_momentum", job.late_momentum, 0, 1 - 1e-6),
     ):
         if not low <= value <= high:
             raise JobRefused(f"{name} is {value}; it must be {low} to {high}")

@@ -91,6 +91,8 @@ class Job(Struct, frozen=True):
     milestones: tuple[int, ...] = ()
     """Epochs (from 0) at whose start the learning rate is multiplied by ``gamma``; empty leaves those of the preset."""
     gamma: float = 0.1
+    late_momentum: float = 0.0
+    """Of a head's optimizer where K > 0, in the place of the preset's; 0 leaves that."""
 
     @property
     def activations_codec(self) -> str:
