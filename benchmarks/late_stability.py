@@ -6,7 +6,7 @@ good as constant) and gradients that are K steps late do, at rate r,
     m <- b m + (1 - b) c w(K steps ago)        w <- w - r m
 
 which is stable while all eigenvalues of that linear map are within the unit circle. What counts is r c; the table shows
-the largest stable one. With lookahead the gradient is that of w - K r m, as of K steps ago.
+the largest stable one. With a lookahead of a the gradient is that of w - a K r m, as of K steps ago.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from benchmarks.table import print_table
 from common.command import run_command
 from common.config import parse
 
-_LARGEST, _ROUNDING = 64.0, 1e-9
+_LARGEST, _ROUNDING = 256.0, 1e-9
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,10 @@ class Options:
 
     stale_it: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Staleness bounds."""
-    momentum: tuple[float, ...] = (0.0, 0.9)
+    momentum: tuple[float, ...] = (0.0, 0.9, 0.98)
     """Momenta b; Adam's is 0.9."""
+    lookahead: tuple[float, ...] = (0.0, 1.0, 1.5)
+    """How far to look ahead, in parts of how late gradients are."""
     debug: bool = False
     """Show tracebacks."""
 
@@ -40,19 +42,19 @@ def main() -> None:
 
 
 def rows_of(options: Options) -> Sequence[dict[str, object]]:
-    """A row for each momentum, with and without lookahead."""
+    """A row for each momentum and lookahead."""
     return [
         {
             "momentum": momentum,
-            "lookahead": "yes" if lookahead else "no",
+            "lookahead": f"{lookahead:g}",
             **{f"K = {k}": largest_stable(momentum, k, lookahead=lookahead) for k in options.stale_it},
         }
         for momentum in options.momentum
-        for lookahead in (False, True)
+        for lookahead in options.lookahead
     ]
 
 
-def largest_stable(momentum: float, stale_it: int, *, lookahead: bool) -> float:
+def largest_stable(momentum: float, stale_it: int, *, lookahead: float) -> float:
     """Largest stable product of learning rate and curvature, by bisection."""
     low, high = 0.0, _LARGEST
     while high - low > _ROUNDING * _LARGEST:
@@ -62,12 +64,11 @@ def largest_stable(momentum: float, stale_it: int, *, lookahead: bool) -> float:
     return low
 
 
-def step(momentum: float, stale_it: int, rate: float, *, lookahead: bool) -> npt.NDArray[np.float64]:
+def step(momentum: float, stale_it: int, rate: float, *, lookahead: float) -> npt.NDArray[np.float64]:
     """One step as a matrix over (w now, ..., w K steps ago, m now, ..., m K steps ago), at curvature 1."""
     held = stale_it + 1
     gradient = np.eye(2 * held)[stale_it]
-    if lookahead:
-        gradient[-1] -= stale_it * rate
+    gradient[-1] -= lookahead * stale_it * rate
     moment = (1 - momentum) * gradient
     moment[held] += momentum
     weight = np.eye(2 * held)[0] - rate * moment

@@ -6,7 +6,7 @@ from typing import Literal
 from common.codec import load_own, make_codec
 from common.errors import UsageError
 from common.models.chairs import Form
-from common.training.delay import Late
+from common.training.delay import FARTHEST, Late
 from common.training.optimizers import find_preset, with_momentum
 from discriminative.options import Corrections, PlannedOptions, RunOptions
 from discriminative.plan_options import Strategies
@@ -41,8 +41,9 @@ class GeneratorOptions(RunOptions):
     stale_it: int | Literal["auto"] = 1
     """Staleness bound K: the cloud may be this many batches ahead of the gradients that it has applied. auto takes the
     least that keeps the slowest stage busy."""
-    lookahead: bool = True
-    """Compute activations with the weights that are expected when their gradients, which are late, will be applied."""
+    lookahead: float = 1.5
+    """Compute activations with the weights that are expected so many times as far on as their gradients will be late;
+    1 is when they will be applied, 0 is now."""
     late_rate: float = 0.5
     """With K > 0 the head's learning rate is at most this / K of the first one; 0 sets no limit."""
     late_momentum: float = 0.98
@@ -74,6 +75,8 @@ class GeneratorOptions(RunOptions):
         for name in ("num_chairs", "samples", "late_rate"):
             if getattr(self, name) < 0:
                 raise UsageError(f"--{name} is {getattr(self, name)}; it must be 0 or more")
+        if not 0 <= self.lookahead <= FARTHEST:
+            raise UsageError(f"--lookahead is {self.lookahead}; it goes from 0 to {FARTHEST:g}")
         if self.lookahead and self.optim.replace("_", "") == "resnetpre":
             raise UsageError("--lookahead needs an optimizer with momentum, and --optim resnetpre has none")
         if not 0 <= self.late_momentum < 1:

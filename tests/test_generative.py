@@ -216,9 +216,10 @@ def test_the_plateau_is_torchs(patience: int) -> None:
         ({"width": 0.0}, "--width is 0.0"),
         ({"stale_it": -1}, "--stale_it is -1"),
         ({"late_rate": -0.5}, "--late_rate is -0.5"),
+        ({"lookahead": 2.5}, "--lookahead is 2.5; it goes from 0 to 2"),
         ({"late_momentum": 1.0}, "--late_momentum is 1.0; it goes from 0 to below 1"),
         ({"optim": "resnet_pre"}, "--lookahead needs an optimizer with momentum"),
-        ({"optim": "resnet_pre", "lookahead": False}, "--late_momentum needs an optimizer with momentum"),
+        ({"optim": "resnet_pre", "lookahead": 0.0}, "--late_momentum needs an optimizer with momentum"),
         ({"num_chairs": 5}, "shows 8 chairs; --num_chairs 5 is fewer"),
         ({"dataset": "digits"}, "unknown --dataset 'digits'"),
         ({"split_index": 12}, "in 11 slices"),
@@ -289,18 +290,20 @@ def test_the_head_is_told_how_far_to_look_ahead_and_at_which_rate_to_learn(
         if isinstance(each, Gradients):
             del under_way[each.step]
         elif isinstance(each, Inputs):
-            assert each.ahead == (len(under_way) * rates[each.epoch] if each.training else 0)
+            assert each.ahead == (1.5 * len(under_way) * rates[each.epoch] if each.training else 0)
             under_way |= {each.step: 1} if each.training else {}
-    assert max(each.ahead for each in messages if isinstance(each, Inputs)) == (2.25 if schedule == "fixed" else 0)
+    assert max(each.ahead for each in messages if isinstance(each, Inputs)) == (
+        1.5 * 2.25 if schedule == "fixed" else 0
+    )
 
 
 def test_without_lookahead_and_limit_the_head_is_told_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = came_up(monkeypatch)
-    none: dict[str, Any] = {"lookahead": False, "late_rate": 0.0, "late_momentum": 0.0}
+    none: dict[str, Any] = {"lookahead": 0.0, "late_rate": 0.0, "late_momentum": 0.0}
     plain = losses(here(tmp_path, stale_it=3, **none))
     assert {frame.message.ahead for frame in frames if isinstance(frame.message, Inputs)} == {0}
     assert {frame.message.rate for frame in frames if isinstance(frame.message, Gradients)} == {1}
-    each_alone: list[dict[str, Any]] = [{"lookahead": True}, {"late_rate": 0.5}, {"late_momentum": 0.98}]
+    each_alone: list[dict[str, Any]] = [{"lookahead": 1.0}, {"late_rate": 0.5}, {"late_momentum": 0.98}]
     for flags in each_alone:
         assert losses(here(tmp_path, stale_it=3, **{**none, **flags})) != plain
     same(here(tmp_path, stale_it=0), here(tmp_path, stale_it=0, **none))

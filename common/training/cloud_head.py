@@ -17,6 +17,7 @@ from common.codec import Codec
 from common.codec.buffers import dtype_name, from_bytes, named_dtype
 from common.errors import ProtocolError
 from common.training.checkpoint import PendingStep
+from common.training.delay import FARTHEST
 from common.training.digest import parameter_digests
 from common.training.exchange import NOT_TIMED, Answer, Asked, Outgoing, Returned, Upload
 from common.training.head import Head
@@ -124,7 +125,7 @@ class CloudHead:
     def _read(self, message: Inputs, buffers: Sequence[memoryview]) -> Asked:
         count = message.ids.shape[0] if len(message.ids.shape) == 1 else -1
         form = self._form
-        if not 0 <= message.ahead <= self._stale_it:
+        if not 0 <= message.ahead <= FARTHEST * self._stale_it:
             raise ProtocolError(f"weights of {message.ahead:g} steps on are asked for; K is {self._stale_it}")
         if not 0 < count <= form.batch_size:
             raise ProtocolError(f"ids of shape {message.ids.shape}; batches have 1 to {form.batch_size} samples")

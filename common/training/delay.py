@@ -16,6 +16,10 @@ class Delay:
 NO_CORRECTION = Delay()
 
 
+FARTHEST = 2.0
+"""No head looks ahead farther, in parts of how late its gradients are."""
+
+
 @dataclass(frozen=True)
 class Late:
     """What a head at the cloud is told to do about it; the edge tells it step by step.
@@ -24,8 +28,9 @@ class Late:
     that falls with K, and faster from K = 0 to 1 than behind it (docs/generative.md).
     """
 
-    lookahead: bool = False
-    """Compute activations with the weights that are expected when their gradients will be applied."""
+    lookahead: float = 0.0
+    """Compute activations with the weights that are expected so many times as far on as their gradients will be late;
+    up to `FARTHEST`."""
     rate: float = 0.0
     """The head's learning rate is at most this / K of the first one; 0 sets no limit."""
 

@@ -87,10 +87,10 @@ class EdgeTail:
             training: whether gradients will follow.
         """
         # Frames are acted on in order: what waits here is what the cloud has yet to apply before this step's gradient.
-        under_way = sum(of_training for of_training, _ in self._waiting) if training and self._late.lookahead else 0
+        under_way = sum(of_training for of_training, _ in self._waiting) if training else 0
         self._waiting[training, step] = _Waiting(epoch, labels, ids)
         self._order.sent(step, len(ids), training)
-        return Asked(step, epoch, training, tuple(inputs), ids, under_way * self._rate)
+        return Asked(step, epoch, training, tuple(inputs), ids, under_way * self._late.lookahead * self._rate)
 
     def encode(self, item: Asked | Answer) -> Outgoing:
         """The message that asks for a step, or that ends it."""
