@@ -7,7 +7,7 @@ from common.codec import load_own, make_codec
 from common.errors import UsageError
 from common.models.chairs import Form
 from common.training.delay import Late
-from common.training.optimizers import find_preset
+from common.training.optimizers import find_preset, require_momentum
 from discriminative.options import Corrections, PlannedOptions, RunOptions
 from discriminative.plan_options import Strategies
 from discriminative.server_options import ListenOptions
@@ -70,10 +70,10 @@ class GeneratorOptions(RunOptions):
         self.form.check()
         find_preset(self.optim)
         for name in ("num_chairs", "samples", "late_rate"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise UsageError(f"--{name} is {getattr(self, name)}; it must be 0 or more")
-        if self.lookahead and self.optim.replace("_", "") == "resnetpre":
-            raise UsageError("--lookahead needs an optimizer with momentum, and --optim resnetpre has none")
+        if self.lookahead:
+            require_momentum(self.optim)
         up, down = self.codecs
         make_codec(up, "down")  # gradients go up here
         make_codec(down, "up")

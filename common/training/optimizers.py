@@ -27,6 +27,8 @@ class Preset:
     factor: float = 1.0
     decay: float = 1.0
     """Factor of the rate from each epoch to the next, besides."""
+    momentum: bool = True
+    """Whether steps have a direction that lasts, along which one can look ahead."""
 
     def rate(self, epoch: int) -> float:
         """Learning rate of an epoch, as a part of the first epoch's."""
@@ -35,12 +37,12 @@ class Preset:
 
 PRESETS = {
     "resnet": Preset(partial(SGD, momentum=0.9, weight_decay=1e-4, nesterov=True), 0.1, (81, 122), 0.1),
-    "resnetpre": Preset(partial(RMSprop, weight_decay=1e-4), 5e-5),
+    "resnetpre": Preset(partial(RMSprop, weight_decay=1e-4), 5e-5, momentum=False),
     "mobilenet": Preset(partial(SGD, momentum=0.9, weight_decay=1e-5), 0.1, (100, 150, 180), 0.1),
     "tinyimagenet": Preset(partial(Adam, weight_decay=1e-3), 8e-5, (3, 20), 0.5),
     "imdb": Preset(Adam, 1e-3),
     "chairs": Preset(partial(Adam, eps=1e-6), 5e-4),
-    "din": Preset(SGD, 0.1, decay=0.1),
+    "din": Preset(SGD, 0.1, decay=0.1, momentum=False),
 }
 
 
@@ -50,6 +52,15 @@ def find_preset(name: str) -> Preset:
     if key not in PRESETS:
         raise UsageError(f"unknown --optim {name!r}; {nearest(name, list(PRESETS))}")
     return PRESETS[key]
+
+
+def require_momentum(name: str) -> None:
+    """Raises UsageError where --lookahead has no direction to look in."""
+    if not find_preset(name).momentum:
+        raise UsageError(
+            f"--lookahead needs an optimizer with momentum, and --optim {name} has none; choose another, or "
+            "--no_lookahead"
+        )
 
 
 SLOTS = frozenset({"step", "momentum_buffer", "exp_avg", "exp_avg_sq", "square_avg"})
@@ -109,7 +120,7 @@ class Updater:
     def _direction(self, parameter: nn.Parameter) -> Tensor | None:
         """What a step takes of a parameter, by a rate of 1; None before the first step."""
         if isinstance(self.optimizer, RMSprop):
-            raise UsageError("--lookahead needs an optimizer with momentum, and --optim resnetpre has none")
+            raise UsageError("a look ahead needs an optimizer with momentum, and RMSprop has none here")
         kept = self.optimizer.state.get(parameter, {}) if self.optimizer else {}
         if (momentum := kept.get("momentum_buffer")) is not None:
             found: Tensor = momentum
