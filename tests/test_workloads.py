@@ -66,10 +66,10 @@ def test_at_k0_it_is_unsplit_training(samples: str, tmp_path: Path, name: str, s
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(100)
+@pytest.mark.timeout(200)
 @pytest.mark.parametrize(("name", "split_index"), CUTS.items())
 def test_at_k3_over_tcp_it_is_the_run_in_process(server: Server, tmp_path: Path, name: str, split_index: int) -> None:
-    asked = options(write_samples(tmp_path, train=12), tmp_path, model=name, split_index=split_index, stale_it=3)
+    asked = options(write_samples(tmp_path, train=8), tmp_path, model=name, split_index=split_index, stale_it=3)
     here = train_in_process(plan_job(asked), asked)
     values = {field: getattr(asked, field) for field in asked.__dataclass_fields__}
     remote = ClientOptions(**values, port=server.port, hyperport=server.hyperport)
