@@ -159,11 +159,16 @@ def read(path: Path, names: Sequence[str]) -> dict[tuple[str, ...], dict[str, st
     """
     if not path.exists():
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != [*names, *RESULTS]:
-            raise UsageError(f"{path} is a table of something else than {', '.join(names)}; name another with --out")
-        return {tuple(row[name] for name in names): row for row in reader}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            if reader.fieldnames != [*names, *RESULTS]:
+                raise UsageError(
+                    f"{path} is a table of something else than {', '.join(names)}; name another with --out"
+                )
+            return {tuple(row[name] for name in names): row for row in reader}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path} cannot be read as a table ({error}); name another with --out") from None
 
 
 def append(path: Path, row: Mapping[str, str]) -> None:

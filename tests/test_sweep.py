@@ -80,3 +80,9 @@ def test_what_is_wrong_is_told_before_anything_is_run(
     with pytest.raises(UsageError, match=words):
         sweep.main()
     assert not (tmp_path / "x.csv").exists()
+
+
+def test_what_is_no_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("sys.argv", ["sweep", "--grid", "stale_it=0", "--out", str(tmp_path)])
+    with pytest.raises(UsageError, match=r"cannot be read as a table .*; name another with --out"):
+        sweep.main()
