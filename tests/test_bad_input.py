@@ -80,6 +80,12 @@ CASES: dict[str, tuple[Make, int, str, str]] = {
     "data set": (lambda _: ["--dataset", "cifar"], 2, "no data set is called 'cifar'", "did you mean cifar10"),
     "optimizer": (lambda _: ["--optim", "sgd"], 2, "unknown --optim 'sgd'", "resnet"),
     "cut": (lambda _: ["--cut", "features.99"], 2, "the model has no cut 'features.99'", "the nearest are"),
+    "single samples": (
+        lambda _: ["--model", "VGG11", "--batch_size", "1"],
+        2,
+        "--batch_size is 1, and the model cannot train on that: Expected more than 1 value per channel",
+        "give 2 or more",
+    ),
     "move": (lambda _: ["--move", "3:features.99"], 2, "the model has no cut 'features.99'", "the nearest are"),
     "texts for images": (
         lambda f: ["--dataset", f"csv:{f / 'a.csv'}"],
