@@ -19,7 +19,8 @@ def main() -> None:
     plans = plan_all(options)
     for run in train_in_process(plans, options):
         print(report(run))
-    print(ceiling(plans[0].data))
+    if words := ceiling(plans[0].data):
+        print(words)
 
 
 if __name__ == "__main__":

@@ -82,8 +82,17 @@ class JobOptions(DataOptions, SlowableOptions, StaleOptions):
 
     @property
     def owner(self) -> int | None:
-        """The party with the labels, from 0; None for the server."""
-        return None if self.label_owner.lower() == SERVER else party_number(self.label_owner, self.parties)
+        """The party with the labels, from 0; None for the server.
+
+        Raises:
+            UsageError: there is no such party.
+        """
+        if self.label_owner.lower() == SERVER:
+            return None
+        try:
+            return party_number(self.label_owner, self.parties)
+        except UsageError as error:
+            raise UsageError(f"--label_owner: {error}; or {SERVER}") from None
 
     @property
     def decider(self) -> int:
@@ -93,7 +102,7 @@ class JobOptions(DataOptions, SlowableOptions, StaleOptions):
     def check(self) -> None:
         """Raises UsageError where values make no sense, alone or together."""
         self.check_staleness()
-        for name, low in (("epochs", 0), ("batch_size", 2), ("seed", 0), ("report_freq", 1)):
+        for name, low in (("epochs", 0), ("batch_size", 2), ("seed", 0), ("report_freq", 1), ("checkpoint_every", -1)):
             if getattr(self, name) < low:
                 raise UsageError(f"--{name} is {getattr(self, name)}; it must be {low} or more")
         if not 2 <= self.parties <= 10:
@@ -152,8 +161,15 @@ class ClientOptions(JobOptions, EngineOptions):
 
     @property
     def number(self) -> int:
-        """Which party this is, from 0."""
-        return party_number(self.party, self.parties)
+        """Which party this is, from 0.
+
+        Raises:
+            UsageError: there is no such party.
+        """
+        try:
+            return party_number(self.party, self.parties)
+        except UsageError as error:
+            raise UsageError(f"--party: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)

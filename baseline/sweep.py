@@ -1,14 +1,16 @@
 """Many ablations by one command: ``python -m baseline.sweep --grid stale_it=0,1,3 compress=none,int8 -- FLAGS``.
 
 Every combination is trained in this process by the code of `baseline.base`, one after the other. A CSV takes a row for
-each as it ends; what stands there is not run again, so a long sweep can be stopped and continued.
+each as it ends; what stands there is not run again, so a long sweep can be stopped and continued. A row also has the
+flags that do not vary: with others it is another run.
 """
 
 import csv
 import itertools
+import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +23,7 @@ from common.errors import UsageError
 from common.naming import nearest
 from discriminative.options import BaseOptions
 from discriminative.recipe import plan_job
+from discriminative.resume import OF_THE_MOMENT
 from discriminative.train import train_in_process
 
 T = TypeVar("T")
@@ -35,7 +38,7 @@ RESULTS = (
     "bytes_down_per_step",
     "folder",
 )
-_FLAGS = [each.name for each in fields(BaseOptions)]
+_DEFAULTS = {each.name: each.default for each in fields(BaseOptions)}
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,7 @@ class Options:
     """Train all combinations of some flags, in one process. Behind -- are the other flags of baseline.base."""
 
     grid: tuple[str, ...]
-    """FLAG=VALUE,VALUE,... for each flag that varies, such as stale_it=0,1,3; commas within a codec as they are: give
-    the flag twice."""
+    """FLAG=VALUE,VALUE,... for each flag that varies, such as stale_it=0,1,3; of a switch FLAG=false,true."""
     seeds: tuple[int, ...] = (0,)
     """Seeds; each combination is run with each."""
     out: Path = Path("runs/sweep.csv")
@@ -60,10 +62,11 @@ def main() -> None:
     mine, common = _divided(sys.argv[1:])
     options = parse(Options, mine)
     axes = parse_grid(options.grid)
-    wanted = list(combinations(axes, options.seeds))
+    flags = flags_of(common, axes)
+    wanted = [{**each, "flags": flags} for each in combinations(axes, options.seeds)]
     for each in wanted:  # better told before the first run than before the last
         _job(common, each).check()
-    done = read(options.out, [*axes, "seed"])
+    done = read(options.out, [*axes, "seed", "flags"])
     missing = [each for each in wanted if tuple(each.values()) not in done]
     for each in tqdm(in_time(missing, options.limit_h), total=len(missing), unit="run", disable=None):
         row = run(common, each)
@@ -91,8 +94,8 @@ def parse_grid(grid: Sequence[str]) -> dict[str, list[str]]:
     for each in grid:
         name, _, values = each.partition("=")
         name = name.lstrip("-").replace("-", "_")
-        if name not in _FLAGS or name in ("seed", "run_dir", "resume"):
-            raise UsageError(f"--grid {each}: there is no flag --{name} to vary; {nearest(name, _FLAGS)}")
+        if name not in _DEFAULTS or name in ("seed", "run_dir", "resume"):
+            raise UsageError(f"--grid {each}: there is no flag --{name} to vary; {nearest(name, _DEFAULTS)}")
         if not values:
             raise UsageError(f"--grid {each} has no values; it is FLAG=VALUE,VALUE")
         axes.setdefault(name, []).extend(values.split(","))
@@ -123,6 +126,31 @@ def run(common: Sequence[str], values: Mapping[str, str]) -> dict[str, str]:
     return {**values, **{name: str(facts.get(name, "")) for name in RESULTS}}
 
 
+def flags_of(common: Sequence[str], varied: Collection[str]) -> str:
+    """What all runs of a sweep have in common and is not a default, in one order; without what changes no result."""
+    options, without = parse(BaseOptions, common), {"seed", "log_name", *OF_THE_MOMENT, *varied}
+    return shlex.join(
+        word
+        for name, default in _DEFAULTS.items()
+        if name not in without and (value := getattr(options, name)) != default
+        for word in _words(name, value)
+    )
+
+
+def _words(name: str, value: Any) -> tuple[str, ...]:
+    """A flag and its value as they stand on a command line.
+
+    Raises:
+        UsageError: a value that a switch has not.
+    """
+    if not isinstance(_DEFAULTS[name], bool):
+        values = value if isinstance(value, tuple) else (value,)
+        return (f"--{name}", *map(str, values))
+    if str(value).lower() not in ("true", "false"):
+        raise UsageError(f"--grid {name}={value}: --{name} is a switch, whose values are true and false")
+    return (f"--{name}" if str(value).lower() == "true" else f"--no_{name}",)
+
+
 def read(path: Path, names: Sequence[str]) -> dict[tuple[str, ...], dict[str, str]]:
     """The rows of a table by what was varied; none where there is no file.
 
@@ -131,11 +159,16 @@ def read(path: Path, names: Sequence[str]) -> dict[tuple[str, ...], dict[str, st
     """
     if not path.exists():
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != [*names, *RESULTS]:
-            raise UsageError(f"{path} is a table of something else than {', '.join(names)}; name another with --out")
-        return {tuple(row[name] for name in names): row for row in reader}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            if reader.fieldnames != [*names, *RESULTS]:
+                raise UsageError(
+                    f"{path} is a table of something else than {', '.join(names)}; name another with --out"
+                )
+            return {tuple(row[name] for name in names): row for row in reader}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path} cannot be read as a table ({error}); name another with --out") from None
 
 
 def append(path: Path, row: Mapping[str, str]) -> None:
@@ -150,17 +183,18 @@ def append(path: Path, row: Mapping[str, str]) -> None:
 
 
 def table(rows: Sequence[Mapping[str, str]]) -> str:
-    """The rows as text, without their folders."""
+    """The rows as text, without what they were run with and their folders."""
     if not rows:
         return "no run has ended yet"
-    names = [name for name in rows[0] if name != "folder"]
+    names = [name for name in rows[0] if name not in ("folder", "flags")]
     cells = [names, *([_short(row[name]) for name in names] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join("  ".join(cell.rjust(n) for cell, n in zip(line, widths, strict=True)) for line in cells)
 
 
 def _job(common: Sequence[str], values: Mapping[str, str]) -> BaseOptions:
-    return parse(BaseOptions, [*common, *(word for name, value in values.items() for word in (f"--{name}", value))])
+    varied = [word for name, value in values.items() if name != "flags" for word in _words(name, value)]
+    return parse(BaseOptions, [*common, *varied])
 
 
 def _short(text: str) -> str:

@@ -59,5 +59,7 @@ def _unknown_flag(cls: type[object], word: str) -> str:
 def _one_line(box: str) -> str:
     """The words of tyro's error box, without the frame, the repeated help and the footer."""
     text = re.split(r"Argument helptext:|For full helptext", box)[0]
+    _, *inside = re.split(r"-{8,}", text)  # the frame where a terminal has no more than ASCII
+    text = inside[0] if inside else text
     words = _BOX.sub("", text).replace("│", " ").replace("─", " ").split()
     return " ".join(words).removeprefix("Parsing error ")

@@ -11,7 +11,7 @@ from common.codec import load_own, make_codec
 from common.errors import UsageError
 from common.training.delay import NO_CORRECTION, NOT_LATE, Delay, Late
 from common.training.metered import check_metering
-from common.training.optimizers import check_milestones, find_preset
+from common.training.optimizers import check_milestones, find_preset, require_momentum
 from common.training.remote import RECONNECT_S
 from discriminative.plan_options import PlanOptions
 from discriminative.shared_options import SlowableOptions, StaleOptions
@@ -131,7 +131,7 @@ class RunOptions(SlowableOptions, StaleOptions):
         for name, low in (("epochs", 0), ("batch_size", 1), ("seed", 0)):
             if getattr(self, name) < low:
                 raise UsageError(f"--{name} is {getattr(self, name)}; it must be {low} or more")
-        for name, low in (("report_freq", 1), ("workers", 0), ("splits", 0), ("lr", 0)):
+        for name, low in (("report_freq", 1), ("workers", 0), ("splits", 0), ("lr", 0), ("checkpoint_every", -1)):
             if not low <= getattr(self, name) < math.inf:
                 raise UsageError(f"--{name} is {getattr(self, name)}; it must be {low} or more")
         if self.split_index is not None and self.split_index < 0:
@@ -147,6 +147,9 @@ class RunOptions(SlowableOptions, StaleOptions):
             raise UsageError(f"--K_schedule has epoch {min(self.K_schedule)}; the first that K can grow at is 1")
         if self.compress and self.compress_up and self.compress_down:
             raise UsageError("--compress says the same as --compress_up and --compress_down; leave it out")
+        if self.tracked and not self.track_weights:
+            raise UsageError("--track_point says which slices --track_weights 1 watches; add that")
+        _ = self.moves
         check_metering(self.meter, self.watts, self.meter_interval_ms)
 
 
@@ -249,8 +252,8 @@ class JobOptions(RunOptions):
             raise UsageError(
                 "--lookahead meets the weights of K steps on, and --replay stash those of then; choose one"
             )
-        if self.lookahead and self.optim.replace("_", "") == "resnetpre":
-            raise UsageError("--lookahead needs an optimizer with momentum, and --optim resnetpre has none")
+        if self.lookahead:
+            require_momentum(self.optim, "--lookahead", "leave it out")
         up, down = self.codecs
         make_codec(down, "down")
         if make_codec(up, "up").is_exact and self.use_EF:

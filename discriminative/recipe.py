@@ -21,6 +21,7 @@ from common.training.opening import Recipe
 from common.training.plateau import Plateau
 from common.training.prepare import Prepared, prepare
 from common.training.run_state import Look
+from common.training.single import require_batch
 from common.wire.structs import Job
 from discriminative.building import Building, require_same_weights
 from discriminative.options import JobOptions, RunOptions
@@ -108,6 +109,7 @@ def plan_job(options: JobOptions) -> Plan:
     prepared = prepare(building, model.input_shape, options.seed)
     for refusal in prepared.graph.report:
         log.info("%s is traced by %s; not by %s", model.name, prepared.graph.front_end, refusal)
+    require_batch(prepared.graph, model.input_shape, options.batch_size)
     cut, splits, split_index = choose_cut(prepared.graph, options, model.name)
     edge_only = cut.index == len(prepared.graph.points) - 1
     up, down = ("none", "none") if edge_only else options.codecs

@@ -21,7 +21,7 @@ class Resumable(Protocol):
 Options = TypeVar("Options", bound=Resumable)
 
 _CONFIG = "config.json"
-_OF_THE_MOMENT = frozenset(
+OF_THE_MOMENT = frozenset(
     {
         *("resume", "ip", "port", "hyperport", "security", "insecure", "reconnect_s", "on_disconnect"),
         *("device", "threads", "workers", "queue_limit", "codec_memory_mb", "run_dir", "data_path", "debug"),
@@ -43,7 +43,7 @@ def with_saved(options: Options) -> Options:
     saved = _read(options.resume)
     changes: dict[str, Any] = {}
     for field in dataclasses.fields(options):
-        if field.name in _OF_THE_MOMENT or field.name not in saved:
+        if field.name in OF_THE_MOMENT or field.name not in saved:
             continue
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         given, value = getattr(options, field.name), _like(default, saved[field.name])

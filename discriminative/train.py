@@ -190,7 +190,7 @@ def _station_maker(plan: Plan, options: RunOptions, store: CheckpointStore | Non
 @contextmanager
 def _run(plan: Plan, options: RunOptions) -> Iterator[tuple[Trainer, FilePath]]:
     """A trainer at the beginning of the run, with its records; and their folder."""
-    job = plan.job
+    job, changes = plan.job, _changes(plan, options)
     make = partial(
         make_edge_half,
         plan.prepared,
@@ -222,7 +222,7 @@ def _run(plan: Plan, options: RunOptions) -> Iterator[tuple[Trainer, FilePath]]:
         Schedule(options.schedule),
         options.queue_limit,
         options.checkpoint_every,
-        _changes(plan, options),
+        changes,
         plan.plateau,
         plan.look,
     )

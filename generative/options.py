@@ -7,7 +7,7 @@ from common.codec import load_own, make_codec
 from common.errors import UsageError
 from common.models.chairs import Form
 from common.training.delay import FARTHEST, Late
-from common.training.optimizers import find_preset, with_momentum
+from common.training.optimizers import find_preset, require_momentum
 from discriminative.options import Corrections, PlannedOptions, RunOptions
 from discriminative.plan_options import Strategies
 from discriminative.server_options import ListenOptions
@@ -73,16 +73,15 @@ class GeneratorOptions(RunOptions):
         self.form.check()
         find_preset(self.optim)
         for name in ("num_chairs", "samples", "late_rate"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise UsageError(f"--{name} is {getattr(self, name)}; it must be 0 or more")
         if not 0 <= self.lookahead <= FARTHEST:
             raise UsageError(f"--lookahead is {self.lookahead}; it goes from 0 to {FARTHEST:g}")
-        if self.lookahead and self.optim.replace("_", "") == "resnetpre":
-            raise UsageError("--lookahead needs an optimizer with momentum, and --optim resnetpre has none")
         if not 0 <= self.late_momentum < 1:
             raise UsageError(f"--late_momentum is {self.late_momentum}; it goes from 0 to below 1")
-        if self.late_momentum:
-            with_momentum(find_preset(self.optim), self.late_momentum)
+        for name in ("lookahead", "late_momentum"):
+            if getattr(self, name):
+                require_momentum(self.optim, f"--{name}", f"--{name} 0")
         up, down = self.codecs
         make_codec(up, "down")  # gradients go up here
         make_codec(down, "up")

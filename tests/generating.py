@@ -13,6 +13,7 @@ from common.models.chairs import Chairs, Form
 from common.training.digest import combined_digest, parameter_digests
 from common.training.plateau import Plateau
 from common.training.serve import Server
+from common.wire.admission import ClientSecurity
 from discriminative.recipe import Plan
 from discriminative.train import Finished, train_in_process, train_with_server
 from generative.options import BaseOptions, ClientOptions
@@ -41,11 +42,13 @@ def served(run_dir: Path, **more: Any) -> AbstractContextManager[Server]:
     return serving(run_dir, recipes={WORKLOAD: make_recipe()}, **more)
 
 
-def remote(server: Any, run_dir: Path, plateau: Plateau = QUICK, **more: Any) -> Finished:
+def remote(
+    server: Any, run_dir: Path, plateau: Plateau = QUICK, protection: ClientSecurity | None = None, **more: Any
+) -> Finished:
     """A run over TCP."""
     ports = {"port": server.port, "hyperport": server.hyperport}
     options = ClientOptions(**values(run_dir, reconnect_s=20.0, **ports, **more))
-    return train_with_server(replace(plan_job(options), plateau=plateau), options)
+    return train_with_server(replace(plan_job(options), plateau=plateau), options, protection)
 
 
 def losses(run: Finished) -> list[tuple[int, float]]:

@@ -80,6 +80,13 @@ CASES: dict[str, tuple[Make, int, str, str]] = {
     "data set": (lambda _: ["--dataset", "cifar"], 2, "no data set is called 'cifar'", "did you mean cifar10"),
     "optimizer": (lambda _: ["--optim", "sgd"], 2, "unknown --optim 'sgd'", "resnet"),
     "cut": (lambda _: ["--cut", "features.99"], 2, "the model has no cut 'features.99'", "the nearest are"),
+    "single samples": (
+        lambda _: ["--model", "VGG11", "--batch_size", "1"],
+        2,
+        "--batch_size is 1, and the model cannot train on that: Expected more than 1 value per channel",
+        "give 2 or more",
+    ),
+    "move": (lambda _: ["--move", "3:features.99"], 2, "the model has no cut 'features.99'", "the nearest are"),
     "texts for images": (
         lambda f: ["--dataset", f"csv:{f / 'a.csv'}"],
         2,
@@ -92,6 +99,13 @@ CASES: dict[str, tuple[Make, int, str, str]] = {
         1,
         "labels go up to 2 but --num_classes is 2",
         "pass --num_classes 3",
+    ),
+    "few digits": (lambda _: ["--num_classes", "20"], 1, "digits has 10 classes but", "pass --num_classes 10"),
+    "few of CIFAR-10": (
+        lambda _: ["--dataset", "cifar10", "--num_classes", "20"],
+        1,
+        "cifar10 has 10 classes but --num_classes is 20",
+        "pass --num_classes 10",
     ),
     "few folders": (
         lambda f: ["--dataset", classes(f / "set", "cats", "dogs"), "--num_classes", "3"],

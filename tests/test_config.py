@@ -1,5 +1,6 @@
 """A command line becomes a config object, or one sentence that says what is wrong with it."""
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -94,6 +95,24 @@ def test_a_bad_value_is_told_in_one_line_with_its_flag(
     assert all(word in message for word in words), message
     assert not set(message) & set("\n│╭╰─")
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--use_EF", "2"], "invalid choice '2' for argument '--use_EF'. Expected one of ('0', '1')."),
+        (["--stale_it", "x"], "Error parsing --stale_it: invalid literal for int() with base 10: 'x'"),
+    ],
+)
+def test_a_terminal_without_frames_gets_the_same_line(
+    argv: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for encoding in ("ascii", "utf-8"):
+        with monkeypatch.context() as patch:
+            patch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding))
+            with pytest.raises(UsageError) as caught:
+                parse(Options, argv)
+        assert str(caught.value) == message
 
 
 def test_help_shows_each_flag_with_its_docstring(capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,7 +55,7 @@ def test_the_split_of_digits_does_not_follow_the_seed() -> None:
 
 @pytest.mark.slow
 def test_too_few_classes_are_told_with_both_numbers() -> None:
-    message = "digits: train labels go up to 9 but --num_classes is 5: pass --num_classes 10"
+    message = "digits has 10 classes but --num_classes is 5: pass --num_classes 10"
     with pytest.raises(DataError, match=re.escape(message)):
         load("digits", num_classes=5)
 

@@ -72,7 +72,8 @@ def test_without_staleness_nothing_is_late(images: str, tmp_path: Path, correcti
     [
         ({"gradient_shrink": 0.0}, "--gradient_shrink is 0.0"),
         ({"gradient_shrink": 1.5}, "--gradient_shrink is 1.5"),
-        ({"lookahead": True, "optim": "resnet_pre"}, "--optim resnetpre has none"),
+        ({"lookahead": True, "optim": "resnet_pre"}, "--optim resnet_pre has none; choose another, or leave it out"),
+        ({"lookahead": True, "optim": "din"}, "--optim din has none"),
     ],
 )
 def test_corrections_that_cannot_be(images: str, tmp_path: Path, flags: dict[str, Any], words: str) -> None:

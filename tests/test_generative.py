@@ -1,6 +1,7 @@
 """A generator whose head is at the cloud: the same training as unsplit, and as in one process, bit for bit."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from discriminative.train import train_with_server
 from generative.options import BaseOptions, ClientOptions
 from generative.recipe import build, plan_job
 from tests.generating import QUICK, here, losses, remote, same, served, unsplit, values
+from tests.secure import made
 from tests.test_poses import RENDERS
 from tests.test_resume import Killed, folder_of, killed_at, server_dies_at
 
@@ -79,6 +81,16 @@ def test_k3_over_a_slow_jittery_link_is_the_run_in_one_process(tmp_path: Path, c
 class _Ports:
     def __init__(self, port: int, hyperport: int) -> None:
         self.port, self.hyperport = port, hyperport
+
+
+def test_two_edges_of_one_server_under_tls(tmp_path: Path) -> None:
+    """Each has a head of its own there, and the result of the run in one process."""
+    server_side, edge = made(tmp_path / "security")
+    with served(tmp_path / "server", security=server_side) as server, ThreadPoolExecutor(2) as pool:
+        asked: list[dict[str, Any]] = [{"stale_it": 1}, {"stale_it": 0, "seed": 4}]
+        runs = [pool.submit(remote, server, tmp_path / str(i), protection=edge, **asked[i]) for i in range(2)]
+        for i, run in enumerate(runs):
+            same(run.result(100), here(tmp_path / f"here-{i}", **asked[i]))
 
 
 def test_eager_training_stays_within_the_bound(tmp_path: Path) -> None:
@@ -218,6 +230,7 @@ def test_the_plateau_is_torchs(patience: int) -> None:
         ({"late_rate": -0.5}, "--late_rate is -0.5"),
         ({"lookahead": 2.5}, "--lookahead is 2.5; it goes from 0 to 2"),
         ({"late_momentum": 1.0}, "--late_momentum is 1.0; it goes from 0 to below 1"),
+        ({"late_rate": float("nan")}, "--late_rate is nan; it must be 0 or more"),
         ({"optim": "resnet_pre"}, "--lookahead needs an optimizer with momentum"),
         ({"optim": "resnet_pre", "lookahead": 0.0}, "--late_momentum needs an optimizer with momentum"),
         ({"num_chairs": 5}, "shows 8 chairs; --num_chairs 5 is fewer"),

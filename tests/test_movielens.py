@@ -75,6 +75,9 @@ def test_it_is_fetched_where_it_is_not_there(tmp_path: Path, monkeypatch: pytest
         ("ratings.dat", "1::x::5::7\n", "is damaged"),
         ("ratings.dat", "1::-4::5::7\n", "films have numbers from 1"),
         ("ratings.dat", "", "is damaged"),
+        ("ratings.dat", "1::2::nan::7\n", "is damaged: a number is nan or inf"),
+        ("ratings.dat", "1::nan::5::7\n", "is damaged: a number is nan or inf"),
+        ("ratings.dat", "1::2::5::inf\n", "is damaged: a number is nan or inf"),
     ],
 )
 def test_damaged_files_are_named(tmp_path: Path, file: str, text: str, words: str) -> None:
@@ -84,8 +87,16 @@ def test_damaged_files_are_named(tmp_path: Path, file: str, text: str, words: st
         load_movielens(tmp_path)
 
 
+def test_lines_end_where_they_end(tmp_path: Path) -> None:
+    """In UTF-8 Å and ... have a byte that latin-1 calls the end of a line, and str.splitlines would split there."""
+    write(tmp_path, "atomic")
+    films = (tmp_path / "x.item").read_bytes().replace("Café".encode(), "Ådalen…".encode())
+    (tmp_path / "x.item").write_bytes(films.replace(b"\n", b"\r\n"))
+    check(load_movielens(tmp_path))
+
+
 def test_there_is_nothing(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has no MovieLens data"):
+    with pytest.raises(DataError, match=r"has no MovieLens data.*let --dataset ml-1m or ml-100k fetch it"):
         load_movielens(tmp_path)
 
 

@@ -113,7 +113,7 @@ def test_steps_that_make_no_sense_are_refused_on_both_sides(steps: dict[str, Any
         check_open(request(**steps))
 
 
-@pytest.mark.parametrize("name", ["chairs", "resnet", "din"])
+@pytest.mark.parametrize("name", ["chairs", "resnet"])
 def test_another_momentum_leaves_the_way_along_a_steady_gradient(name: str) -> None:
     preset = replace(find_preset(name), make=partial(find_preset(name).make, **STEADY.get(name, {})))
     before, after = parameter(), parameter()
@@ -140,7 +140,7 @@ def test_only_a_head_whose_gradients_are_late_has_the_other_momentum() -> None:
     assert late_preset_of(job) == preset_of(job)
     late = late_preset_of(msgspec.structs.replace(job, stale_it=1)).make([parameter()])
     assert late.defaults == {**preset_of(job).make([parameter()]).defaults, "betas": (0.98, 0.999)}
-    with pytest.raises(UsageError, match="--late_momentum needs an optimizer with momentum"):
+    with pytest.raises(UsageError, match="an optimizer without momentum cannot have another one"):
         with_momentum(find_preset("resnetpre"), 0.98)
     with pytest.raises(JobRefused, match="late_momentum is 1"):
         check_open(request(late_momentum=1.0))

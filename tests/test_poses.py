@@ -90,7 +90,10 @@ def test_the_public_layout(tmp_path: Path) -> None:
     [
         (lambda root: (root / "valid.csv").unlink(), "valid.csv cannot be read"),
         (lambda root: (root / "train.csv").write_text(""), "train.csv is empty"),
-        (lambda root: (root / "train.csv").write_text("path,category\n"), "valid.csv has category a3"),
+        (lambda root: (root / "train.csv").write_text("path,category\n"), "train.csv has no rows"),
+        (lambda root: (root / "valid.csv").write_text("path,category\n"), "valid.csv has no rows: put one for each"),
+        (lambda root: (root / "valid.csv").write_bytes(b"p,c\n\xe9.png,x\n"), "line 2 has the byte 0xe9; convert it"),
+        (lambda root: (root / "valid.csv").write_text('p,c\n"x.png,a3\n'), "valid.csv is no CSV file: line 2"),
         (lambda root: (root / "train.csv").write_text("path,category\nx.png,a3\n"), "tells no view"),
         (lambda root: (root / "train.csv").write_text("path,category\nx.png\n"), "no image path and category"),
         (lambda root: (root / "valid.csv").write_text("p,c\ni_p020_t011_r096.png,new\n"), "valid.csv has category new"),
@@ -122,6 +125,14 @@ def test_a_folder_of_renders_with_angles(tmp_path: Path) -> None:
     assert round(float(data.test.labels[np.array([0])][0, 0, 0, 0]) * 255) == held_out // 40
 
 
+def test_a_table_as_spreadsheets_write_it(tmp_path: Path) -> None:
+    rows = [f"{i}.png,7,{40 * i},{10 + i}" for i in range(5)]
+    name = objects(tmp_path, "file,chair,theta,phi", *rows)
+    table = tmp_path / "parameters.csv"
+    table.write_bytes(b"\xef\xbb\xbf" + table.read_bytes().replace(b"\n", b"\r\n"))
+    assert len(load_objects(name, 32, progress=False).train.views) == 4
+
+
 @pytest.mark.parametrize(
     ("header", "rows", "reason"),
     [
@@ -130,6 +141,9 @@ def test_a_folder_of_renders_with_angles(tmp_path: Path) -> None:
         ("file,chair,frame", [], "has no rows"),
         ("file,chair,frame", ["0.png,1,x"], "line 2: frame is 'x'"),
         ("file,chair,theta,phi", ["0.png,1,nan,0"], "line 2: theta is nan"),
+        ("file,chair,theta,phi", ["0.png,1,3,4", "1.png,1,7"], "line 3 has 3 columns, the header 4"),
+        ("file;chair;theta;phi", ["0.png;1;3;4"], "no column file; .* with commas between them"),
+        ("file,chair,theta,phi", ["9.png,1,3,4"], "no file .*9.png: put it there, or take its row out"),
         ("file,chair,frame", ["0.png,,1"], "line 2: file or chair is missing"),
         ("file,chair,frame", ["0.png,1,0", "1.png,1,1"], "none can be held out"),
     ],

@@ -16,6 +16,7 @@ from common.naming import letter
 from DIN.options import BaseOptions
 from DIN.server_labels import ServerLabels
 from DIN.train import plan_all
+from tests.secure import made
 from tests.serving import serving
 from tests.vertical import RECIPES, clicks, here, losses, party, same, together, values
 
@@ -80,6 +81,14 @@ def test_over_a_network_it_is_the_same(tmp_path: Path, setting: dict[str, Any]) 
     same(runs, expected)
     owner = runs[names.index(setting.get("label_owner", "B"))]
     assert 0.4 < owner.summary["auc"] < 1
+
+
+@pytest.mark.slow
+def test_under_tls_it_is_the_same(tmp_path: Path) -> None:
+    server_side, edge = made(tmp_path / "security")
+    with serving(tmp_path / "server", recipes=RECIPES, away_s=20, security=server_side) as server:
+        runs = together(*(partial(party, server, tmp_path, name, protection=edge) for name in "AB"))
+    same(runs, here(tmp_path / "here"))
 
 
 @pytest.mark.slow

@@ -77,6 +77,11 @@ def test_parties_that_there_are_not(name: str) -> None:
         party_number(name, 2)
 
 
+def test_owners_of_labels_that_there_are_not(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--label_owner: there is no party 'C'; of 2 they are A, B; or server"):
+        BaseOptions(**values(tmp_path, label_owner="C")).check()
+
+
 @pytest.mark.parametrize("cut", ["0", "movie", "genre"])
 def test_cuts_that_show_what_users_have_seen(tmp_path: Path, cut: str) -> None:
     with pytest.raises(UsageError, match="behind the embeddings"):

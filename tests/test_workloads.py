@@ -1,5 +1,6 @@
 """The five published models: their slices, split training that is unsplit training, and texts from end to end."""
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -62,6 +63,23 @@ def test_at_k0_it_is_unsplit_training(samples: str, tmp_path: Path, name: str, s
     expected = unsplit_digest(plan)
 
     assert train_in_process(plan, asked).summary["parameters_digest"] == expected
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize(("name", "split_index"), CUTS.items())
+def test_at_k3_over_tcp_it_is_the_run_in_process(server: Server, tmp_path: Path, name: str, split_index: int) -> None:
+    asked = options(write_samples(tmp_path, train=8), tmp_path, model=name, split_index=split_index, stale_it=3)
+    here = train_in_process(plan_job(asked), asked)
+    values = {field: getattr(asked, field) for field in asked.__dataclass_fields__}
+    remote = ClientOptions(**values, port=server.port, hyperport=server.hyperport)
+
+    there = train_with_server(plan_job(remote), remote)
+
+    assert there.summary["parameters_digest"] == here.summary["parameters_digest"]
+    assert there.summary["loss"] == here.summary["loss"]
+    rows = [json.loads(line) for line in (there.folder / "metrics.jsonl").read_text().splitlines()]
+    assert max(row["staleness"] for row in rows) == 3
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import numpy as np
 
 from common.datasets.clicks import Clicks, make_synthetic_clicks
 from common.training.serve import Server
+from common.wire.admission import ClientSecurity
 from DIN.options import BaseOptions, ClientOptions
 from DIN.recipe import RECIPE, WORKLOAD
 from DIN.remote import train_party
@@ -38,11 +39,18 @@ def here(run_dir: Path, data: Sequence[Clicks] | None = None, **more: Any) -> li
     return train_in_process(plan_all(options, data or [clicks()] * options.parties), options)
 
 
-def party(server: Server, run_dir: Path, name: str, data: Clicks | None = None, **more: Any) -> Finished:
+def party(
+    server: Server,
+    run_dir: Path,
+    name: str,
+    data: Clicks | None = None,
+    protection: ClientSecurity | None = None,
+    **more: Any,
+) -> Finished:
     """One party over a server."""
     ports = {"portA": server.port, "portB": server.port, "hyperport": server.hyperport}
     options = ClientOptions(**values(run_dir / name, party=name, **{"reconnect_s": 20.0, **ports, **more}))
-    return train_party(options, clicks=data or clicks())
+    return train_party(options, protection, data or clicks())
 
 
 def together(*runs: Callable[[], T]) -> list[T]:

@@ -19,9 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from common.datasets.classes import require_classes
 from common.datasets.images import DataSet, ImageSplit, checked_split
 from common.errors import DataError
 
+CLASSES = 10
 # Of the training images, as published widely for this data set.
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.247, 0.2435, 0.2616)
@@ -34,12 +36,13 @@ def load_cifar10(data_path: Path, num_classes: int, *, progress: bool) -> DataSe
     Args:
         data_path: folder that has or will have ``cifar-10-batches-py`` or ``cifar-10-python.tar.gz``, or one
             of these two themselves.
-        num_classes: for the data set returned.
+        num_classes: that the model tells apart.
         progress: whether a download shows a bar.
 
     Raises:
-        DataError: the files are damaged, or there are none and the download failed.
+        DataError: the files are damaged, or there are none and the download failed; or another number of classes.
     """
+    require_classes("cifar10", CLASSES, num_classes)
     from torchvision.datasets import CIFAR10  # noqa: PLC0415  costs a second, for this data set only
 
     data_path = data_path.expanduser().absolute()

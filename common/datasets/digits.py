@@ -2,9 +2,11 @@
 
 import numpy as np
 
+from common.datasets.classes import require_classes
 from common.datasets.holdout import held_out
 from common.datasets.images import DataSet, ImageSplit, channel_statistics
 
+CLASSES = 10
 _BRIGHTEST = 16  # the published images count 0..16
 
 
@@ -12,7 +14,11 @@ def load_digits(num_classes: int) -> DataSet:
     """Return the 8x8 grey images, with a fifth of every class as the test split.
 
     The split is fixed: it does not change with the run's seed, so that runs can be compared.
+
+    Raises:
+        DataError: the model tells another number of classes apart.
     """
+    require_classes("digits", CLASSES, num_classes)
     from sklearn.datasets import load_digits as read  # noqa: PLC0415  costs a second, for this data set only
 
     published = read()

@@ -84,7 +84,7 @@ def load_movielens(path: Path, *, name: str = "", progress: bool = True) -> Rati
     if found is None:
         raise DataError(
             f"{path} has no MovieLens data: neither ratings.dat and movies.dat (1M), nor u.data and u.item (100K), nor "
-            "NAME.inter and NAME.item (RecBole); put one of them there"
+            "NAME.inter and NAME.item (RecBole); put one of them there, or let --dataset ml-1m or ml-100k fetch it"
         )
     read, ratings, films = found
     log.info("%s", LICENCE)
@@ -140,6 +140,8 @@ def _assembled(
     try:
         users, movies, stars, times = (np.asarray(column, np.float64) for column in zip(*ratings, strict=True))
         known = {int(movie): _numbers(names) for movie, names in genres}
+        if not np.isfinite([users, movies, stars, times]).all():
+            raise ValueError("a number is nan or inf")
     except (ValueError, OverflowError) as error:
         raise DataError(f"{path} or {films.name} is damaged: {error}") from None
     if not known or movies.min() < 1 or max(int(movies.max()), *known) > MAX_MOVIE or min(known) < 1:
@@ -158,11 +160,12 @@ def _numbers(names: Iterable[str]) -> list[int]:
 def _rows(path: Path, separator: str, width: int) -> Iterator[list[str]]:
     """The lines of a file, which must have ``width`` columns or more."""
     try:
-        lines = path.read_text(encoding=_ENCODING).splitlines()
+        with path.open(encoding=_ENCODING) as file:  # str.splitlines would end lines within UTF-8's letters, such as Å
+            lines = list(file)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}") from None
     for number, line in enumerate(lines, start=1):
-        row = line.split(separator)
+        row = line.removesuffix("\n").split(separator)
         if len(row) < width:
             raise DataError(f"{path}, line {number}: {len(row)} columns where {width} are due")
         yield row

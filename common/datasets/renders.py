@@ -9,6 +9,7 @@ object of its own. A fifth of each object's images is held out.
 """
 
 import csv
+import io
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,11 +20,13 @@ import numpy as np
 from common.datasets.holdout import held_out
 from common.datasets.image_files import decoded
 from common.datasets.poses import Pixels, PoseSet, PoseSplit, Views
+from common.datasets.utf8 import read_utf8
 from common.errors import DataError
 
 N = TypeVar("N", int, float)
 
 CHAIRS_PREFIX, OBJECTS_PREFIX = "chairs:", "objects:"
+_TABLES = ("train.csv", "valid.csv")
 _VIEW = re.compile(r"_p(\d{1,3})_t(\d{1,3})_r\d+\.\w+$")
 _RISE = 30.0
 """Degrees that a camera is taken to rise along its path, where only frames are told."""
@@ -47,10 +50,10 @@ def load_chairs(name: str, image_size: int, *, progress: bool) -> PoseSet:
     Raises:
         DataError: files that are missing, names without a view, categories that were not trained, or broken images.
     """
-    root = _folder(name, CHAIRS_PREFIX)
-    parts = [
-        [_chair(root, row, where) for row, where in _rows(root / file, name)] for file in ("train.csv", "valid.csv")
-    ]
+    root = _folder(name, CHAIRS_PREFIX, " and ".join(_TABLES))
+    parts = [[_chair(root, row, where) for row, where in _rows(root / file, name)[1:]] for file in _TABLES]
+    if empty := [file for file, part in zip(_TABLES, parts, strict=True) if not part]:
+        raise DataError(f"{name}: {empty[0]} has no rows: put one for each image below its header")
     numbers = _numbered([each.object for each in parts[0]])
     if unknown := sorted({each.object for each in parts[1]} - numbers.keys()):
         raise DataError(
@@ -66,13 +69,18 @@ def load_objects(name: str, image_size: int, *, progress: bool) -> PoseSet:
     Raises:
         DataError: files or columns that are missing, values that are no numbers, or broken images.
     """
-    root = _folder(name, OBJECTS_PREFIX)
-    rows = _rows(root / "parameters.csv", name, header=True)
+    root = _folder(name, OBJECTS_PREFIX, "parameters.csv")
+    rows = _rows(root / "parameters.csv", name)
     columns = rows[0][0]
     for needed in ("file", "chair", *(() if {"theta", "phi"} <= set(columns) else ("frame",))):
         if needed not in columns:
-            raise DataError(f"{name}: parameters.csv has no column {needed}; it has {', '.join(columns)}")
-    table = [(dict(zip(columns, row, strict=False)), where) for row, where in rows[1:]]
+            raise DataError(
+                f"{name}: parameters.csv has no column {needed}; it has {', '.join(columns)}: its first line names "
+                "file, chair, theta and phi, with commas between them"
+            )
+    if odd := [(row, where) for row, where in rows[1:] if len(row) != len(columns)]:
+        raise DataError(f"{name}: {odd[0][1]} has {len(odd[0][0])} columns, the header {len(columns)}")
+    table = [(dict(zip(columns, row, strict=True)), where) for row, where in rows[1:]]
     last = max((_number(row, "frame", where, int) for row, where in table if "frame" in row), default=0)
     renders = [_object(root, row, where, max(last, 1)) for row, where in table]
     if not renders:
@@ -91,34 +99,34 @@ def load_objects(name: str, image_size: int, *, progress: bool) -> PoseSet:
 def _split(
     renders: Sequence[_Render], numbers: dict[str, int], image_size: int, name: str, *, progress: bool
 ) -> tuple[Views, Pixels]:
-    if not renders:
-        raise DataError(f"{name}: there is a part without images")
     for each in renders:
         if not each.path.is_file():
-            raise DataError(f"{name}: there is no file {each.path}")
+            raise DataError(f"{name}: there is no file {each.path}: put it there, or take its row out of the table")
     images = decoded([each.path for each in renders], (3, image_size, image_size), name, progress=progress)
     number = np.array([numbers[each.object] for each in renders], np.int64)
     theta, phi = (np.array([getattr(each, angle) for each in renders]) for angle in ("theta", "phi"))
     return Views(number, theta, phi), Pixels(images)
 
 
-def _folder(name: str, prefix: str) -> Path:
+def _folder(name: str, prefix: str, tables: str) -> Path:
     root = Path(name.removeprefix(prefix)).expanduser()
     if not root.is_dir():
-        raise DataError(f"{name}: there is no folder {root.absolute()}")
+        raise DataError(f"{name}: there is no folder {root.absolute()}; name one with images and {tables}")
     return root
 
 
-def _rows(path: Path, name: str, *, header: bool = False) -> list[tuple[list[str], str]]:
-    """Rows of a CSV file behind its header (or with it), each with where it stands."""
+def _rows(path: Path, name: str) -> list[tuple[list[str], str]]:
+    """Rows of a CSV file, its header first, each with where it stands."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [(row, f"{path.name}, line {line}") for line, row in enumerate(csv.reader(file), start=1) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{name}: {path} cannot be read: {error}") from None
+        lines = csv.reader(io.StringIO(read_utf8(path), newline=""), strict=True)
+        rows = [(row, f"{path.name}, line {lines.line_num}") for row in lines if row]
+    except OSError as error:
+        raise DataError(f"{name}: {path} cannot be read: {error.strerror}; data/README.md says what it is") from None
+    except csv.Error as error:
+        raise DataError(f"{name}: {path} is no CSV file: line {lines.line_num}: {error}") from None
     if not rows:
         raise DataError(f"{name}: {path} is empty; its first line names the columns")
-    return rows if header else rows[1:]
+    return rows
 
 
 def _chair(root: Path, row: list[str], where: str) -> _Render:

@@ -16,6 +16,7 @@ from common.datasets.classes import require_classes
 from common.datasets.holdout import held_out
 from common.datasets.images import Labels
 from common.datasets.texts import TextSet, TextSplit, checked_texts, padded
+from common.datasets.utf8 import read_utf8
 from common.datasets.vocabulary import Vocabulary, words_of
 from common.errors import DataError
 
@@ -23,7 +24,6 @@ PREFIX = "csv:"
 _TEXT = ("text", "review", "sentence")
 _LABEL = ("label", "sentiment", "class")
 _DIGITS = 10  # labels of more are no numbers of classes
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class Rows(NamedTuple):
@@ -98,20 +98,11 @@ def read_rows(path: Path) -> Rows:
 
 def _decoded(path: Path) -> str:
     try:
-        content = path.read_bytes()
+        return read_utf8(path)
     except FileNotFoundError:
         raise DataError(f"there is no file {path.absolute()}; name one that is there, as --dataset csv:FILE") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        encoding = "utf-16" if content.startswith(_UTF16) else "latin1"
-        raise DataError(
-            f"{path} is not UTF-8: line {line} has the byte 0x{content[error.start]:02x}; convert it, as with "
-            f"iconv -f {encoding} -t utf-8 {path.name} > {path.stem}-utf8{path.suffix}"
-        ) from None
 
 
 def _column(path: Path, header: Sequence[str], names: Sequence[str]) -> int:

@@ -1,5 +1,6 @@
 """How weights are distributed, from a run's ``weights.npz``: a panel for each slice, a line for each epoch."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,9 @@ def read_weights(folder: Path) -> dict[int, Arrays]:
     """
     path = folder / FILE
     try:
-        with np.load(path) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UsageError(f"{path} cannot be read: {error}; only runs with --track_weights 1 write it") from None
     slices = sorted({int(name.split("/")[0]) for name in arrays})
     if not slices:

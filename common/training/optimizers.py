@@ -33,6 +33,8 @@ class Preset:
     """Factor of the rate from each epoch to the next, besides."""
     scale: float = 1.0
     """Of all rates."""
+    momentum: bool = True
+    """Whether steps have a direction that lasts, along which one can look ahead."""
 
     def rate(self, epoch: int) -> float:
         """Learning rate of an epoch, as a part of the one that is asked for."""
@@ -41,12 +43,12 @@ class Preset:
 
 PRESETS = {
     "resnet": Preset(partial(SGD, momentum=0.9, weight_decay=1e-4, nesterov=True), 0.1, (81, 122), 0.1),
-    "resnetpre": Preset(partial(RMSprop, weight_decay=1e-4), 5e-5),
+    "resnetpre": Preset(partial(RMSprop, weight_decay=1e-4), 5e-5, momentum=False),
     "mobilenet": Preset(partial(SGD, momentum=0.9, weight_decay=1e-5), 0.1, (100, 150, 180), 0.1),
     "tinyimagenet": Preset(partial(Adam, weight_decay=1e-3), 8e-5, (3, 20), 0.5),
     "imdb": Preset(Adam, 1e-3),
     "chairs": Preset(partial(Adam, eps=1e-6), 5e-4),
-    "din": Preset(SGD, 0.1, decay=0.1),
+    "din": Preset(SGD, 0.1, decay=0.1, momentum=False),
 }
 
 
@@ -56,6 +58,14 @@ def find_preset(name: str) -> Preset:
     if key not in PRESETS:
         raise UsageError(f"unknown --optim {name!r}; {nearest(name, list(PRESETS))}")
     return PRESETS[key]
+
+
+def require_momentum(name: str, flag: str, way_out: str) -> None:
+    """Raises UsageError where a preset's steps have no direction that lasts."""
+    if not find_preset(name).momentum:
+        raise UsageError(
+            f"{flag} needs an optimizer with momentum, and --optim {name} has none; choose another, or {way_out}"
+        )
 
 
 def late_preset_of(job: Job) -> Preset:
@@ -74,13 +84,13 @@ def with_momentum(preset: Preset, momentum: float) -> Preset:
     Raises:
         UsageError: the optimizer has none.
     """
+    if not preset.momentum:
+        raise UsageError("an optimizer without momentum cannot have another one; choose another --optim")
     defaults = preset.make([torch.zeros(1)], lr=preset.learning_rate).defaults
     if "betas" in defaults:  # Adam's moments are means
         return replace(preset, make=partial(preset.make, betas=(momentum, defaults["betas"][1])))
-    if "nesterov" in defaults:  # SGD's momentum is a sum
-        scale = (1 - momentum) / (1 - defaults["momentum"])
-        return replace(preset, make=partial(preset.make, momentum=momentum), scale=preset.scale * scale)
-    raise UsageError("--late_momentum needs an optimizer with momentum, and --optim resnetpre has none; give 0")
+    scale = (1 - momentum) / (1 - defaults["momentum"])  # SGD's momentum is a sum
+    return replace(preset, make=partial(preset.make, momentum=momentum), scale=preset.scale * scale)
 
 
 def check_milestones(milestones: Sequence[int], gamma: float) -> None:
@@ -156,7 +166,7 @@ class Updater:
     def _direction(self, parameter: nn.Parameter) -> Tensor | None:
         """What a step takes of a parameter, by a rate of 1; None before the first step."""
         if isinstance(self.optimizer, RMSprop):
-            raise UsageError("--lookahead needs an optimizer with momentum, and --optim resnetpre has none")
+            raise UsageError("a look ahead needs an optimizer with momentum, and RMSprop has none here")
         kept = self.optimizer.state.get(parameter, {}) if self.optimizer else {}
         if (momentum := kept.get("momentum_buffer")) is not None:
             found: Tensor = momentum

@@ -1,5 +1,6 @@
 """How the weights of a model's slices are distributed, epoch by epoch (the paper's ``--track_weights``)."""
 
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from common.partition.steps import state_of
 
 FILE = "weights.npz"
 BINS = 100
+KINDS = ("counts", "edges", "moments")
 
 
 def slice_parameters(graph: Graph, splits: int, points: Sequence[int]) -> dict[int, tuple[str, ...]]:
@@ -45,7 +47,7 @@ class WeightsLog:
     """Takes a histogram of each slice behind each epoch, for TensorBoard and a file.
 
     Args:
-        folder: of the run.
+        folder: of the run; of one that goes on, with the epochs so far.
         slices: names of parameters by slice.
         parts: the parts of the model that are on this machine, at the moment.
     """
@@ -54,10 +56,14 @@ class WeightsLog:
         self, folder: Path, slices: Mapping[int, Sequence[str]], parts: Callable[[], Sequence[nn.Module]]
     ) -> None:
         self._folder, self._slices, self._parts = folder, slices, parts
-        self._taken: dict[str, list[NDArray[np.float64]]] = {}
+        self._taken = _taken(folder / FILE)
 
     def epoch(self, number: int, board: SummaryWriter) -> None:
-        """Take the histograms of the slices that are here, and write all so far."""
+        """Take the histograms of the slices that are here, and write all so far.
+
+        What is there of this epoch and of those behind it is of a run that went back to a checkpoint, and is dropped.
+        """
+        self._drop(number)
         here: dict[str, Tensor] = {}
         for part in self._parts():
             here |= dict(part.named_parameters())
@@ -69,7 +75,31 @@ class WeightsLog:
             finite = values[values.isfinite()].numpy()
             counts, edges = np.histogram(finite, BINS)
             moments = np.array([number, len(values), finite.mean(), finite.std()] if len(finite) else [number, 0, 0, 0])
-            for name, row in (("counts", counts), ("edges", edges), ("moments", moments)):
+            for name, row in zip(KINDS, (counts, edges, moments), strict=True):
                 self._taken.setdefault(f"{i}/{name}", []).append(row.astype(np.float64))
-        arrays = {name: np.stack(rows) for name, rows in self._taken.items()}
-        np.savez(self._folder / FILE, **arrays)  # type: ignore[arg-type]
+        arrays = {name: np.stack(rows) for name, rows in self._taken.items() if rows}
+        draft = self._folder / f".{FILE}"
+        np.savez(draft, **arrays)  # type: ignore[arg-type]
+        draft.replace(self._folder / FILE)  # whoever dies meanwhile leaves the old one whole
+
+    def _drop(self, number: int) -> None:
+        """Leave the epochs before a number."""
+        for name in [each for each in self._taken if each.endswith("/moments")]:
+            kept = sum(row[0] < number for row in self._taken[name])
+            for kind in KINDS:
+                del self._taken[name.replace("moments", kind)][kept:]
+
+
+def _taken(path: Path) -> dict[str, list[NDArray[np.float64]]]:
+    """Rows by name, of a file that may not be there yet.
+
+    Raises:
+        UsageError: it is damaged.
+    """
+    if not path.exists():
+        return {}
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            return {name: list(file[name]) for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UsageError(f"{path} cannot be read: {error}; move it away, and its epochs are left out") from None
