@@ -40,7 +40,7 @@ class Options:
     stale_it: tuple[int, ...] = (0, 1, 2, 3)
     """Staleness bounds."""
     uncorrected: tuple[int, ...] = (3,)
-    """Staleness bounds to train at with --lookahead 0 --late_rate 0 --late_momentum 0, too."""
+    """Staleness bounds to train at with --lookahead 0 --late_rate 0 --late_momentum 0 --patience 2, too."""
     seeds: tuple[int, ...] = (0, 1)
     """Seeds, the same for each way."""
     epochs: int = 24
@@ -106,7 +106,7 @@ def ways(options: Options) -> list[Way]:
     """What is compared."""
     found = [Way(UNSPLIT, {"split_index": 0})]
     found += [Way(f"K = {bound}", {"stale_it": bound}) for bound in options.stale_it]
-    plain = {"lookahead": 0.0, "late_rate": 0.0, "late_momentum": 0.0}
+    plain = {"lookahead": 0.0, "late_rate": 0.0, "late_momentum": 0.0, "patience": 2}
     return found + [Way(f"K = {bound}{_PLAIN}", {"stale_it": bound, **plain}) for bound in options.uncorrected]
 
 

@@ -8,12 +8,14 @@ from common.errors import UsageError
 from common.models.chairs import Form
 from common.training.delay import FARTHEST, Late
 from common.training.optimizers import find_preset, require_momentum
+from common.training.plateau import Plateau
 from discriminative.options import Corrections, PlannedOptions, RunOptions
 from discriminative.plan_options import Strategies
 from discriminative.server_options import ListenOptions
 
 DEFAULT_UP = "int8+zstd"  # of gradients that are late already, int4 is too coarse here
 DEFAULT_DOWN = "int4+zstd"
+PATIENCE, LATE_PATIENCE = 2, 6  # epochs; late gradients make the loss swing, which is not yet its end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,9 @@ class GeneratorOptions(RunOptions):
     """With K > 0 the head's learning rate is at most this / K of the first one; 0 sets no limit."""
     late_momentum: float = 0.98
     """With K > 0 the momentum of the head's optimizer (Adam's first), in the place of the preset's; 0 leaves that."""
+    patience: int | None = None
+    """With --optim chairs: the learning rate is halved behind more than so many epochs without a lower held-out loss;
+    default 2 as published, and 6 with K > 0, where the loss swings."""
     samples: int = 8
     """Held-out images to show beside what is generated of their poses, behind each epoch; 0 shows none."""
 
@@ -63,6 +68,18 @@ class GeneratorOptions(RunOptions):
         return load_own(up or DEFAULT_UP), load_own(down or DEFAULT_DOWN)
 
     @property
+    def halves(self) -> bool:
+        """Whether the learning rate falls where the held-out loss does so no more."""
+        return self.optim == "chairs"
+
+    def plateau(self, *, late: bool) -> Plateau | None:
+        """When it does, in a run whose gradients are late or are not."""
+        if not self.halves:
+            return None
+        usual = LATE_PATIENCE if late else PATIENCE
+        return Plateau(patience=usual if self.patience is None else self.patience)
+
+    @property
     def form(self) -> Form:
         """Which generator."""
         return Form(self.image_size, self.width)
@@ -72,6 +89,9 @@ class GeneratorOptions(RunOptions):
         super().check()
         self.form.check()
         find_preset(self.optim)
+        if self.patience is not None and (self.patience < 0 or not self.halves):
+            reason = "it must be 0 or more" if self.halves else "the rate is halved with --optim chairs only"
+            raise UsageError(f"--patience is {self.patience}; {reason}")
         for name in ("num_chairs", "samples", "late_rate"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"--{name} is {getattr(self, name)}; it must be 0 or more")

@@ -12,7 +12,6 @@ from common.datasets.shapes import make_shapes
 from common.errors import JobRefused, UsageError
 from common.models.chairs import POSE, Chairs, Form
 from common.training.opening import Recipe
-from common.training.plateau import Plateau
 from common.training.prepare import prepare
 from common.training.score import UNCOUNTED
 from common.wire.structs import Job
@@ -108,10 +107,10 @@ def plan_job(options: GeneratorOptions) -> Plan:
         direction="down",
         late_momentum=options.late_momentum,
     )
+    late = options.stale_it != 0 and not edge_only
     train, test = (
         Batches(split, data, options.batch_size, options.seed, training, options.workers)
         for split, training in ((data.train, True), (data.test, False))
     )
-    plateau = Plateau() if options.optim == "chairs" else None
     look = Samples(data, options.samples, options.batch_size) if options.samples else None
-    return Plan(job, prepared, cut, data, train, test, objective, plateau, look)
+    return Plan(job, prepared, cut, data, train, test, objective, options.plateau(late=late), look)

@@ -64,5 +64,5 @@ def test_what_is_trained() -> None:
         "unsplit": {"split_index": 0},
         "K = 0": {"stale_it": 0},
         "K = 2": {"stale_it": 2},
-        "K = 2, uncorrected": {"stale_it": 2, "lookahead": 0.0, "late_rate": 0.0, "late_momentum": 0.0},
+        "K = 2, uncorrected": {"stale_it": 2, "lookahead": 0.0, "late_rate": 0.0, "late_momentum": 0.0, "patience": 2},
     }

@@ -221,6 +221,18 @@ def test_the_plateau_is_torchs(patience: int) -> None:
     assert plateau.factor < 1
 
 
+def test_how_long_a_run_waits_for_a_lower_loss(tmp_path: Path) -> None:
+    def patience(**more: Any) -> int:
+        plateau = plan_job(BaseOptions(**values(tmp_path, **more))).plateau
+        assert plateau is not None
+        return plateau.patience
+
+    assert patience(stale_it=0) == patience(stale_it=1, split_index=0) == 2  # as published; all on the edge is not late
+    assert patience(stale_it=1) == 6
+    assert patience(stale_it=1, patience=3) == patience(stale_it=0, patience=3) == 3
+    assert plan_job(BaseOptions(**values(tmp_path, optim="imdb"))).plateau is None
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -228,6 +240,8 @@ def test_the_plateau_is_torchs(patience: int) -> None:
         ({"width": 0.0}, "--width is 0.0"),
         ({"stale_it": -1}, "--stale_it is -1"),
         ({"late_rate": -0.5}, "--late_rate is -0.5"),
+        ({"patience": -1}, "--patience is -1; it must be 0 or more"),
+        ({"patience": 2, "optim": "imdb"}, "--patience is 2; the rate is halved with --optim chairs only"),
         ({"lookahead": 2.5}, "--lookahead is 2.5; it goes from 0 to 2"),
         ({"late_momentum": 1.0}, "--late_momentum is 1.0; it goes from 0 to below 1"),
         ({"late_rate": float("nan")}, "--late_rate is nan; it must be 0 or more"),
