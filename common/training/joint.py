@@ -19,6 +19,7 @@ from torch import Tensor
 from common.errors import JobRefused, ProtocolError, SessionGone, TandemError
 from common.naming import letter
 from common.training.exchange import Answer, Forwarded, Returned, Upload
+from common.training.pace import Pace, slowest
 from common.training.tail import Tail
 from common.wire.structs import TailTimes
 
@@ -69,6 +70,7 @@ class Joint:
         self._awaits_owner = False
         self._compute: tuple[float, float] = (0.0, 0.0)
         self._finished: set[int] = set()
+        self._paces: list[Pace | None] = [None] * parties
         self._ended: TandemError | None = None
         self._changed = threading.Condition()
 
@@ -99,6 +101,16 @@ class Joint:
             if party not in self._ready:
                 self._require_open()
             return self._ready.pop(party)
+
+    def tell(self, party: int, pace: Pace) -> Pace | None:
+        """Take note of a party's newest pace; the slowest of the others', once all have told theirs.
+
+        It does not wait for a step that is computed: its caller's answer tells the round trip as well.
+        """
+        self._paces[party] = pace
+        others = [each for number, each in enumerate(self._paces) if number != party]
+        known = [each for each in others if each is not None]
+        return slowest(known) if len(known) == len(others) else None
 
     def finish(self, party: int) -> None:
         """A party has had all of its answers."""
@@ -202,6 +214,10 @@ class Seat:
     def act(self, item: Upload | Returned) -> Answer | Forwarded:
         """See `Joint.act`."""
         return self.joint.act(self.party, item)
+
+    def tell(self, pace: Pace) -> Pace | None:
+        """See `Joint.tell`."""
+        return self.joint.tell(self.party, pace)
 
     def finish(self) -> None:
         """See `Joint.finish`."""

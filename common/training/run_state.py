@@ -38,6 +38,8 @@ class Plan:
     """Whether and how the held-out loss lowers the learning rate."""
     look: Look | None = None
     """Shown the model behind each evaluation."""
+    most_stale: int | None = None
+    """The largest K that a session is opened for; None where any will do."""
 
 
 class EdgeFacts(msgspec.Struct, frozen=True):

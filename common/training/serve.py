@@ -207,9 +207,10 @@ class Server:
 
     def _answer(self, session: Hosted, connection: Connection) -> None:
         """Answer what comes on a control connection, until the edge has closed it, or it serves nothing any more."""
+        seat = session.station.seat
         while not session.ended:
             try:
-                answer(connection, connection.receive())
+                answer(connection, connection.receive(), None if seat is None else seat.tell)
             except PeerSilent:
                 if not session.begun:
                     raise

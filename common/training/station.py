@@ -23,6 +23,7 @@ from common.training.cloud_head import CloudHead, TimedCloudHead
 from common.training.exchange import AS_IT_IS, Answer, Asked, Forwarded, Returned, Upload
 from common.training.joint import Seat
 from common.training.kept import Parts
+from common.training.moving import PARTIES_SHARE
 from common.training.part_state import (
     State,
     copied,
@@ -265,11 +266,15 @@ class Station:
         return parts
 
     def _move(self, item: _Moving) -> tuple[Moved, State]:
-        """Cut elsewhere; where that cannot be, all stays as it is, and the edge is told why."""
+        """Cut elsewhere, or encode otherwise; where that cannot be, all stays as it is, and the edge is told why."""
         message = item.message
         came = _state(message.pieces, item.buffers)
-        if self.together is not None or self.seat is not None:
+        if self.together is not None:
             return Moved(refusal="what several edges train together is not moved"), {}
+        if self.seat is not None and message.cut != self.job.cut:
+            return Moved(refusal=f"the cut stays behind {self.job.cut_name}: {PARTIES_SHARE}"), {}
+        if self.seat is not None and came:
+            raise ProtocolError("the state of blocks came, and the cut of a party does not move")
         job = msgspec.structs.replace(
             self.job,
             cut=message.cut,
@@ -280,7 +285,8 @@ class Station:
             compress_down=message.compress_down,
             stale_it=message.stale_it,
         )
-        old = state_of_part(self.tail.part, self.tail.updater)
+        # Of a tail that parties share nothing leaves, and another one with it in common has it as it is.
+        old = {} if self.seat is not None else state_of_part(self.tail.part, self.tail.updater)
         try:
             self._graph.require_trainable(job.cut)
             self.allow(job)

@@ -290,6 +290,8 @@ class Trainer:
         job = change.of(self.job, self._graph)
         if self._alone:
             raise UsageError("the edge trains alone; its plan changes when the cloud is back")
+        if (most := self._plan.most_stale) is not None and job.stale_it > most:
+            raise UsageError(f"K is to be {job.stale_it}; this run was started for {most} at most (--max_stale_it)")
         begun_s = time.perf_counter()
         self.head, nbytes = change_plan(self.head, job, self._graph, self._make_head, carrier, self.due)
         carrier.head = self.head
