@@ -97,6 +97,10 @@ class CheckpointWriter:
         facts = msgspec.structs.replace(self.facts, pending=pending, numbers=numbers)
         self.store.write(facts.sent, tensors, facts)
 
+    def settle(self) -> None:
+        """Wait until it is on disk."""
+        self.store.join()
+
     def copied(self, tail: State) -> None:
         """A copy of the tail."""
         if self.copies is not None:

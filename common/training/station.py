@@ -20,6 +20,7 @@ from common.partition.graph import Graph
 from common.partition.steps import state_of
 from common.training.checkpoint import CheckpointStore, PendingStep, under
 from common.training.cloud_head import CloudHead, TimedCloudHead
+from common.training.ended import Late
 from common.training.exchange import AS_IT_IS, Answer, Asked, Forwarded, Returned, Upload
 from common.training.joint import Seat
 from common.training.kept import Parts
@@ -169,7 +170,7 @@ class Station:
         """Held while it acts; a tail in common is one session's at a time."""
         self.together: Callable[[State, State], tuple[State, State, int]] | None = None
         """(head, tail) -> their means with those of other sessions, and of how many."""
-        self.seat: Seat | None = None
+        self.seat: Seat | Late | None = None
         """At a tail that several parties share, each with a head of its own; what it does waits for the others."""
 
     def decode(self, received: Received) -> Arrived:
@@ -177,6 +178,7 @@ class Station:
 
         Raises:
             ProtocolError: a message that is not due.
+            JobRefused: a step of a run that has ended.
         """
         self._received += 1
         message = received.frame.message
@@ -191,6 +193,8 @@ class Station:
             return _Moving(message, received.frame.buffers)
         if isinstance(message, Average):
             return Averaging(_state(message.pieces, received.frame.buffers))
+        if isinstance(self.seat, Late):
+            self.seat.refuse()
         return self._timed.decode(received)
 
     def act(self, item: Arrived) -> Leaving:
@@ -206,12 +210,10 @@ class Station:
             return self._move(item)
         if isinstance(item, Averaging):
             return self._average(item)
-        if self.seat is not None:
-            self.seat.finish()
-        return Finished(self._timed.digests())
+        return Finished(self._timed.digests() if self.seat is None else self.seat.finish())
 
     def _compute(self, item: Upload | Asked | Answer | Returned) -> Leaving:
-        if isinstance(item, (Upload, Returned)) and self.seat is not None:
+        if isinstance(item, (Upload, Returned)) and isinstance(self.seat, Seat):
             return self.seat.act(item)
         return self._timed.turn(item) if isinstance(item, Returned) else self._timed.act(item)
 
