@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 import DIN.train
-from common.errors import TandemError, UsageError
+from common.errors import SessionGone, TandemError, UsageError
 from common.training import moving
 from common.training.control import Control, ask_run
 from common.training.moving import Change
@@ -165,6 +166,24 @@ def test_a_party_changes_when_it_is_told_to(tmp_path: Path, monkeypatch: pytest.
     assert [run.summary["moves"] for run in runs] == [1, 0]
     same(runs, expected)
     assert not (runs[0].folder / "control.json").exists()
+
+
+def test_who_asks_a_run_that_goes_back_is_told() -> None:
+    """Another party was killed at that moment, say."""
+
+    def gone(change: Change) -> str:
+        raise SessionGone(f"K = {change.stale_it} came too late")
+
+    control = Control()
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(control.ask, Change(stale_it=1), 20.0)
+        while not control.waiting():
+            assert not asked.done()
+        with pytest.raises(SessionGone):
+            control.answer(gone)
+        reply = asked.result(20)
+    assert not reply.done
+    assert reply.text == "it was not done: K = 1 came too late; ask again when the run goes on"
 
 
 def test_what_a_party_was_told_outlives_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
