@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from common.errors import TandemError
+from common.errors import SessionGone, TandemError
 from common.training import duplex
 from common.training.ended import EndedRuns, Late
 from common.training.joint import Joint
@@ -134,6 +134,48 @@ def test_a_party_is_killed_when_the_others_have_ended(
     same([late, *(each for each in runs if each is not None)], expected)
     assert caplog.text.count("all parties have had their answers") == 1
     assert not (folder / "checkpoints").exists()
+
+
+def test_the_server_is_killed_while_a_party_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    setting = SETTINGS[1]
+    expected = here(tmp_path / "here", **setting)
+    waiting, real, killed = Waiting(monkeypatch, 1), Recorder.epoch, list[int]()
+    with ExitStack() as stack:
+        server = stack.enter_context(serving(tmp_path / "server", recipes=RECIPES, away_s=20))
+
+        def epoch(self: Recorder, number: int, score: Score) -> None:
+            real(self, number, score)
+            if number == LAST_EPOCH and not killed and self.folder.parent.name == "B":
+                killed.append(number)
+                waiting.wait()
+                server.close()
+                ports = {"port": server.port, "hyperport": server.hyperport}
+                stack.enter_context(serving(tmp_path / "server", recipes=RECIPES, away_s=20, **ports))
+
+        monkeypatch.setattr(Recorder, "epoch", epoch)
+        runs = together(*(partial(party, server, tmp_path, name, **setting) for name in "AB"))
+    assert killed
+    same(runs, expected)
+
+
+def test_a_party_does_not_hear_that_all_have_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its session ends in that moment; it asks again by itself, and the others are not needed."""
+    setting = SETTINGS[1]
+    expected = here(tmp_path / "here", **setting)
+    real, lost = Joint.finish, list[int]()
+
+    def finish(joint: Joint, party: int) -> dict[str, str]:
+        digests = real(joint, party)
+        if party == 1 and not lost:
+            lost.append(party)
+            raise SessionGone("the server has ended at once")
+        return digests
+
+    monkeypatch.setattr(Joint, "finish", finish)
+    with serving(tmp_path / "server", recipes=RECIPES, away_s=20) as server:
+        runs = together(*(partial(party, server, tmp_path, name, **setting) for name in "AB"))
+    same(runs, expected)
+    assert [run.summary["resumes"] for run in runs] == [0, 1]
 
 
 def test_who_has_ended_alone_cannot_be_trained_further(tmp_path: Path) -> None:
