@@ -15,7 +15,7 @@ from common.training.hosted import AWAY_S
 from common.training.optimizers import find_preset
 from common.training.remote import RECONNECT_S
 from discriminative.plan_options import EngineOptions
-from discriminative.shared_options import ComputeOptions, SlowableOptions, StaleOptions
+from discriminative.shared_options import ComputeOptions, SlowableOptions, StaleOptions, check_growth
 
 DEFAULT_CODEC = "int8"
 SERVER = "server"
@@ -53,6 +53,8 @@ class JobOptions(DataOptions, SlowableOptions, StaleOptions):
     stale_it: int | Literal["auto"] = 5
     """Staleness bound K: a party may be this many batches ahead. 0 waits for each gradient; auto takes the least with
     which this party's link does not hold up the others. Each party may have its own."""
+    K_schedule: tuple[int, ...] = ()
+    """Epochs (from 0) at whose start this party's K grows by one."""
     schedule: Literal["fixed", "eager"] = "fixed"
     """fixed: results do not depend on timing. eager: each gradient is applied as soon as it is there."""
     cut: str = ""
@@ -102,6 +104,7 @@ class JobOptions(DataOptions, SlowableOptions, StaleOptions):
     def check(self) -> None:
         """Raises UsageError where values make no sense, alone or together."""
         self.check_staleness()
+        check_growth(self.stale_it, self.K_schedule)
         for name, low in (("epochs", 0), ("batch_size", 2), ("seed", 0), ("report_freq", 1), ("checkpoint_every", -1)):
             if getattr(self, name) < low:
                 raise UsageError(f"--{name} is {getattr(self, name)}; it must be {low} or more")
@@ -126,8 +129,9 @@ class ClientOptions(JobOptions, EngineOptions):
     """One party: holds its part of the history and its part of the model, and trains with others over a server."""
 
     plan: Literal["fixed", "ours", "jointdnn"] = "fixed"
-    """fixed: as the other flags say. ours: this party's codecs and K, before the run, from profiles of both machines,
-    its link, and what other parties that plan say of a step. jointdnn: K = 0 without codecs. The cut stays at --cut."""
+    """fixed: as the other flags say. ours: this party's codecs and K, from profiles of both machines, its link, and
+    what other parties that plan say of a step, anew while these change. jointdnn: K = 0 without codecs. The cut stays
+    at --cut."""
     party: str = ""
     """Which one: A, B, ... or 1, 2, ..."""
     run: str = "din"
@@ -158,6 +162,11 @@ class ClientOptions(JobOptions, EngineOptions):
     def plans(self) -> bool:
         """Whether something is to be chosen."""
         return self.plan != "fixed" or self.stale_it == "auto"
+
+    @property
+    def looks_s(self) -> float:
+        """Seconds between two looks at the plan while it trains; 0 for none."""
+        return self.replan_s if self.plan == "ours" or (self.plan == "fixed" and self.plans) else 0.0
 
     @property
     def number(self) -> int:

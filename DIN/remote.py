@@ -1,6 +1,7 @@
 """One party's run over a server: align samples with the other parties, then train."""
 
 import logging
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from common.records import new_folder
 from common.training.alignment import HELD_OUT, TRAINING, Announcement, Marks
 from common.training.checkpoint import CheckpointStore, read_facts
 from common.training.edge import Journey, Journeyed, train_remotely
-from common.training.meeting import Agreed, Pace, align
+from common.training.meeting import Agreed, align
 from common.training.monitor import LinkMonitor
+from common.training.pace import NOT_PLANNED, Pace
 from common.training.prepare import largest_frame
 from common.training.remote import Cloud
 from common.training.run_state import EdgeFacts
@@ -28,7 +30,7 @@ from DIN.options import ClientOptions
 from DIN.planning import following, propose
 from DIN.recipe import PartyPlan, plan_party
 from DIN.samples import aligned, call_roll, load_clicks, positions
-from DIN.train import CHECKPOINTS, Finished, facts_of, running
+from DIN.train import CHECKPOINTS, Finished, facts_of, largest_staleness, running
 
 log = logging.getLogger(__name__)
 
@@ -50,29 +52,37 @@ def train_party(
     cloud = Cloud(options.ip, options.port, options.hyperport, security)
     monitor = LinkMonitor()
     clicks = clicks or load_clicks(options.dataset, options.dataset_path, options.seed)
+    proposal = first = common = None
     if options.resume is None:
-        proposal = None
         if options.plans:
             proposal = propose(_plan(options, clicks, _own(options, clicks), ""), options, cloud, monitor)
-        plan, agreed = _align(options, cloud, clicks, Pace() if proposal is None else proposal.pace)
+        plan, agreed = _align(options, cloud, clicks, NOT_PLANNED if proposal is None else proposal.pace)
         folder = new_folder(options.run_dir, options.log_name or f"din-{letter(options.number)}-{clicks.name}")
         save_file({"marks": torch.from_numpy(agreed.marks)}, folder / _MARKS)
         if proposal is not None:
-            plan = following(plan, proposal.settle(agreed.pace, folder))
+            first, common = proposal.settle(agreed.pace), agreed.pace
+            plan = following(plan, first.plan)
     else:
         folder = options.resume
         plan = _as_it_was(_plan(options, clicks, _saved(folder), ""), folder)
-    with running(plan, options, folder) as trainer:
+        if options.plans:
+            proposal = propose(plan, options, cloud, monitor)
+    with running(plan, options, folder) as trainer, ExitStack() as stack:
         plan.prepared.graph.forget_weights()  # what is not in the head is the server's to keep
         give_back()
-        under_way = max(plan.job.stale_it, options.queue_limit) + 1
+        paces = None
+        if proposal is not None:
+            paces = proposal.paces(common)
+            pilot = proposal.pilot(paces, monitor, folder, options.looks_s, first)
+            trainer.steering.pilot = stack.enter_context(pilot)
+        under_way = max(largest_staleness(plan.job, options), options.queue_limit) + 1
         largest = largest_frame(plan.prepared.graph, plan.job)
-        journey = Journey(cloud, largest, options.queue_limit, under_way, options.reconnect_s, monitor)
+        journey = Journey(cloud, largest, options.queue_limit, under_way, options.reconnect_s, monitor, paces=paces)
 
         def keep(run: Journeyed) -> Finished:
             session = run.session
             facts = {} if session is None else {"rtt_s": session.rtt_s, "session": session.name}
-            return Finished(trainer.finish(run.digests, facts_of(plan, options) | facts), folder)
+            return Finished(trainer.finish(run.digests, facts_of(plan, options, trainer.job) | facts), folder)
 
         return train_remotely(trainer, journey, keep, resume=options.resume is not None)
 

@@ -18,10 +18,12 @@ from common.naming import letter
 from common.records import new_folder
 from common.training.alignment import agree
 from common.training.checkpoint import CheckpointStore, kept_checkpoints, read_facts
+from common.training.control import Control, ControlPort
 from common.training.edge import train_here
 from common.training.joint import Joint, Seat
 from common.training.joint_part import drawn, make_joint
 from common.training.journal import Journal
+from common.training.moving import Change
 from common.training.part_state import State, unflat
 from common.training.prepare import make_head, make_tail
 from common.training.recorder import Recorder
@@ -31,7 +33,7 @@ from common.training.station import Station, TailFacts
 from common.training.timed import busy_timer, slowed
 from common.training.trainer import Trainer
 from common.wire.structs import Job
-from DIN.options import BaseOptions, JobOptions
+from DIN.options import BaseOptions, ClientOptions, JobOptions
 from DIN.recipe import PartyPlan, build_top, plan_party
 from DIN.samples import PartyData, aligned, call_roll, load_clicks, positions
 from DIN.scores import Scores, objective
@@ -90,7 +92,7 @@ def train_in_process(plans: Sequence[PartyPlan], options: BaseOptions) -> list[F
     """
     name = options.log_name or f"din-{plans[0].data.name}"
     folder = options.resume or new_folder(options.run_dir, name)
-    stores = [_stores(plan, folder / letter(party)) for party, plan in enumerate(plans)]
+    stores = [_stores(plan, options, folder / letter(party)) for party, plan in enumerate(plans)]
     state = _go_back(stores) if options.resume is not None else None
     top = drawn(lambda: build_top(plans[0].job), plans[0].job.seed)
     owner = next((party for party, plan in enumerate(plans) if plan.labelled), None)
@@ -141,7 +143,8 @@ def _train_here(plan: PartyPlan, options: BaseOptions, folder: Path, store: Chec
             return made
 
         digests = train_here(trainer, station, store, resume=options.resume is not None)
-        return Finished(trainer.finish(digests, facts_of(plan, options) | {"rtt_s": 0.0, "session": None}), folder)
+        facts = facts_of(plan, options, trainer.job) | {"rtt_s": 0.0, "session": None}
+        return Finished(trainer.finish(digests, facts), folder)
 
 
 @contextmanager
@@ -171,15 +174,32 @@ def running(plan: PartyPlan, options: JobOptions, folder: Path) -> Iterator[Trai
         job.stale_it,
         folder,
     )
-    training = TrainingPlan(job.epochs, Schedule(options.schedule), options.queue_limit, options.checkpoint_every)
+    training = TrainingPlan(
+        job.epochs,
+        Schedule(options.schedule),
+        options.queue_limit,
+        options.checkpoint_every,
+        _changes(plan, options),
+        most_stale=largest_staleness(job, options) if isinstance(options, ClientOptions) else None,
+    )
+    control = Control()
     journal = Journal(slowed(busy_timer(options.device), options.slowdown))
-    with Recorder(folder, options, options.report_freq) as recorder:
+    with Recorder(folder, options, options.report_freq) as recorder, ControlPort(control, folder):
         recorder.judges = plan.labelled or options.owner is None
         if plan.labelled:
             recorder.measures = scores.measures
-        store = _stores(plan, folder)[0]
+        store = _stores(plan, options, folder)[0]
         trainer = Trainer(
-            head, job, plan.prepared.graph, make, (plan.train, plan.test), training, recorder, journal, store=store
+            head,
+            job,
+            plan.prepared.graph,
+            make,
+            (plan.train, plan.test),
+            training,
+            recorder,
+            journal,
+            store=store,
+            control=control,
         )
         try:
             yield trainer
@@ -192,9 +212,21 @@ def running(plan: PartyPlan, options: JobOptions, folder: Path) -> Iterator[Trai
             store.join()
 
 
-def _stores(plan: PartyPlan, folder: Path) -> tuple[CheckpointStore, CheckpointStore]:
+def largest_staleness(job: Job, options: JobOptions) -> int:
+    """The largest K that a party may come to: by its schedule, or over a server by whoever asks."""
+    most = job.stale_it + len(options.K_schedule)
+    return max(most, options.max_stale_it) if isinstance(options, ClientOptions) else most
+
+
+def _changes(plan: PartyPlan, options: JobOptions) -> dict[int, Change]:
+    """Changes of K that are known beforehand, by step."""
+    growing = enumerate(sorted(options.K_schedule), start=1)
+    return {epoch * len(plan.train): Change(stale_it=options.staleness + more) for more, epoch in growing}
+
+
+def _stores(plan: PartyPlan, options: JobOptions, folder: Path) -> tuple[CheckpointStore, CheckpointStore]:
     """Checkpoints of a party's head, and of the tail's half in the same process."""
-    keep = kept_checkpoints(plan.job.stale_it) + plan.job.parties
+    keep = kept_checkpoints(largest_staleness(plan.job, options)) + plan.job.parties
     edge, cloud = (CheckpointStore(folder / CHECKPOINTS / side, keep, log.warning) for side in ("edge", "cloud"))
     return edge, cloud
 
@@ -227,9 +259,8 @@ def _labelled(data: PartyData) -> PartyData:
     return replace(data, train=train, test=test)
 
 
-def facts_of(plan: PartyPlan, options: JobOptions) -> dict[str, Any]:
-    """What only the planner of a run knows of it, for its summary."""
-    job = plan.job
+def facts_of(plan: PartyPlan, options: JobOptions, job: Job) -> dict[str, Any]:
+    """What only the planner of a run knows of it, for its summary; its job is that of the end."""
     return {
         "model": job.model,
         "dataset": plan.data.name,

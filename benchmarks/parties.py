@@ -73,7 +73,8 @@ def _run(options: Options, links: str, stale_it: str) -> Iterator[dict[str, Any]
         _pin(server, 1)
         flags = ["--epochs", str(options.epochs), "--label_owner", options.label_owner, "--dataset", "synthetic"]
         if options.plan:
-            flags += ["--plan", "ours", "--plan_codecs_up", *_PLANNED, "--plan_codecs_down", *_PLANNED]
+            flags += ["--plan", "ours", "--replan_s", "0"]
+            flags += ["--plan_codecs_up", *_PLANNED, "--plan_codecs_down", *_PLANNED]
         else:
             flags += ["--stale_it", stale_it, "--compress", options.compress]
         parties = []

@@ -14,7 +14,7 @@ from common.training.metered import check_metering
 from common.training.optimizers import check_milestones, find_preset, require_momentum
 from common.training.remote import RECONNECT_S
 from discriminative.plan_options import PlanOptions
-from discriminative.shared_options import SlowableOptions, StaleOptions
+from discriminative.shared_options import SlowableOptions, StaleOptions, check_growth
 
 # Chosen by measurement, which also says what they cost: docs/codecs.md, "Which codec".
 DEFAULT_UP = "int4/c+zstd"
@@ -141,10 +141,7 @@ class RunOptions(SlowableOptions, StaleOptions):
         if self.cut and (self.splits or self.split_index is not None):
             raise UsageError("--cut names the cut that --splits and --split_index count off; give one or the other")
         self.check_staleness()
-        if self.stale_it == "auto" and self.K_schedule:
-            raise UsageError("--K_schedule lets a fixed K grow; --stale_it auto chooses K by itself")
-        if any(epoch < 1 for epoch in self.K_schedule):
-            raise UsageError(f"--K_schedule has epoch {min(self.K_schedule)}; the first that K can grow at is 1")
+        check_growth(self.stale_it, self.K_schedule)
         if self.compress and self.compress_up and self.compress_down:
             raise UsageError("--compress says the same as --compress_up and --compress_down; leave it out")
         if self.tracked and not self.track_weights:

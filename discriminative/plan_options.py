@@ -34,6 +34,8 @@ class EngineOptions:
     """Points of accuracy that codecs may lose by --loss_table."""
     max_stale_it: int = 16
     """The largest K that may be chosen."""
+    replan_s: float = 5.0
+    """Seconds between two looks at the plan of `ours`; 0 decides once."""
 
     @property
     def limits(self) -> Limits:
@@ -62,6 +64,8 @@ class EngineOptions:
             raise UsageError(f"--energy_weight is {self.energy_weight}; it goes from 0 (time) to 1 (energy)")
         if self.max_stale_it < 1:
             raise UsageError(f"--max_stale_it is {self.max_stale_it}; it must be 1 or more")
+        if self.replan_s < 0:
+            raise UsageError(f"--replan_s is {self.replan_s}; it must be 0 or more")
         if (self.max_loss is None) != (self.loss_table is None):
             raise UsageError("--max_loss and --loss_table go together: points, and the table that knows them")
         if self.power is not None and min(self.power) < 0:
@@ -76,11 +80,3 @@ class PlanOptions(EngineOptions):
     plan: Strategies = "fixed"
     """fixed: as the other flags say. ours: cut, codecs and K from profiles of both machines and the live network, anew
     while it changes. jointdnn, neurosurgeon, edge, cloud: what it is compared with, chosen once."""
-    replan_s: float = 5.0
-    """Seconds between two looks at the plan of `ours`; 0 decides once."""
-
-    def check_plan(self) -> None:
-        """Raises UsageError where values make no sense."""
-        super().check_plan()
-        if self.replan_s < 0:
-            raise UsageError(f"--replan_s is {self.replan_s}; it must be 0 or more")

@@ -84,6 +84,14 @@ class StaleOptions:
             raise UsageError("--stale_it auto measures a link, and here is none; give a number")
 
 
+def check_growth(stale_it: int | str, epochs: tuple[int, ...]) -> None:
+    """Raises UsageError where K cannot grow at the start of these epochs."""
+    if stale_it == "auto" and epochs:
+        raise UsageError("--K_schedule lets a fixed K grow; --stale_it auto chooses K by itself")
+    if any(epoch < 1 for epoch in epochs):
+        raise UsageError(f"--K_schedule has epoch {min(epochs)}; the first that K can grow at is 1")
+
+
 def check_ports(**ports: int) -> None:
     """Raises UsageError where a port is none."""
     for name, port in ports.items():

@@ -341,7 +341,7 @@ class TestRefusal:
         [
             (["shutdown"], "Invalid value 'shutdown'"),
             ([1], "Expected `str`"),
-            (["ping", 1, 0, 2], "at most length 2, got 3"),
+            (["ping", 1, 0, 0.0, 0.0, 2], "at most length 4, got 5"),
             (["ping"], "at least length"),
             (["ping", "1"], "Expected `int`, got `str`"),
             (["gradients", 0, True, 0.0, 0, 0, ["none", [["float16", [2], [], 0]]]], "at most length 3"),

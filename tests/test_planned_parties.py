@@ -13,8 +13,9 @@ import DIN.planning
 from common.errors import PeerError, UsageError
 from common.planning.log import Context, Decision, read_plans
 from common.profiling.profile import Profile
-from common.training.meeting import Pace, align
+from common.training.meeting import align
 from common.training.monitor import LinkMonitor
+from common.training.pace import Pace
 from common.training.profiles import ask_profile
 from common.training.remote import Cloud
 from common.wire.structs import Job

@@ -4,6 +4,9 @@ Pure: instants are given. A switch must pay: what it gains in each step, over th
 last, must be more than the pause that it costs; and it must gain enough to be seen through the noise, twice in a row.
 On a link that swings, a step is what it takes on average (`common.planning.swings`), and all plans that are the best at
 one of its rates are weighed.
+
+Of several edges that train one model, one that holds up no step gains nothing by any plan. It goes back to a plainer
+codec, or to a smaller K, with which it would hold up none either, and would not if that took a little longer.
 """
 
 import math
@@ -15,7 +18,7 @@ from common.errors import UsageError
 from common.link.contexts import LinkContext
 from common.planning.context import Spread
 from common.planning.plan import Plan
-from common.planning.problem import Current, Problem
+from common.planning.problem import ALONE, Current, Partners, Problem
 from common.planning.strategies import Fixed, Strategy
 from common.planning.swings import STEADY, Swings, at_first
 from common.profiling.profile import CodecCost, Profile
@@ -26,6 +29,7 @@ FIRST_LIFE_S = 60.0
 """What a context is expected to last before any change of one was seen."""
 _CHANGED = 0.25  # of a rate: another context
 _MEMORY = 0.5  # of the life that was expected, when another context has come
+_ROUNDING = 1e-9  # of a step's time
 
 
 @dataclass(frozen=True)
@@ -112,14 +116,30 @@ class Adapter:
         """
         return self._best(self._now(context), self._swings(at_first(spread)))
 
+    def reckon_with(self, partners: Partners) -> None:
+        """Others train the same model, and this is how fast they are now."""
+        self._problem = replace(self._problem, partners=partners)
+
+    def own_step_s(self, context: LinkContext, spread: Spread = STEADY) -> float:
+        """How long a step would be by the best plan, if it were up to this edge.
+
+        Raises:
+            UsageError: no plan is within the limits.
+        """
+        problem = self._now(context)
+        own = replace(problem, partners=replace(problem.partners or ALONE, step_s=0.0))
+        return self._best(own, self._swings(spread)).prediction.step_s
+
     def predict(self, following: Following, context: LinkContext) -> Plan:
         """What is expected of the plan that a run follows.
 
         Raises:
             UsageError: the profiles do not have this plan.
         """
+        return self._predicted(following, self._now(context))
+
+    def _predicted(self, following: Following, problem: Problem) -> Plan:
         fixed = Fixed(following.cut, following.codec_up, following.codec_down, following.stale_it)
-        problem = self._now(context)
         if following.cut in [problem.edge.cuts[place] for place in problem.local]:
             # Nothing is encoded, and nothing stale.
             fixed = replace(fixed, codec_up="none", codec_down="none", stale_it=0)
@@ -145,18 +165,42 @@ class Adapter:
         """
         self.life.see(context, now_s)
         swings = self._swings(spread)
-        now = swings.averaged(self.predict(following, context), context)
+        partners = self._problem.partners or ALONE
+        now = swings.averaged(self.predict(following, context), context, partners)
         step_s = now.prediction.step_s
         life_steps = min(remaining, self.life.expected_s / step_s)
         try:
             best = self._best(replace(self._now(context), current=Current(following.cut, life_steps)), swings)
         except UsageError as error:
             return Verdict(now, False, f"no other plan: {error}")
+        if self._suffices(now, best, context, swings):
+            return self._relax(now, best)
         return self._weigh(now, best, life_steps, comes_back=life_steps < remaining)
 
+    def _suffices(self, now: Plan, best: Plan, context: LinkContext, swings: Swings) -> bool:
+        """Whether another plan makes no step longer, as the others' are longer than its own by more than noise."""
+        partners = self._problem.partners
+        if partners is None or _kind(best) == _kind(now):
+            return False
+        if abs(best.prediction.step_s - now.prediction.step_s) > _ROUNDING * now.prediction.step_s:
+            return False
+        alone = replace(partners, step_s=0.0)
+        following = Following(best.cut, best.cut_name, best.codec_up, best.codec_down, best.stale_it)
+        own = self._predicted(following, replace(self._now(context), partners=alone))
+        own_s = swings.averaged(own, context, alone).prediction.step_s
+        return own_s <= (1 - self._least_gain) * partners.step_s
+
+    def _relax(self, now: Plan, best: Plan) -> Verdict:
+        words = f"{best} would be enough, as the other parties take as long"
+        if self._favoured != _kind(best):
+            self._favoured = _kind(best)
+            return Verdict(now, False, f"{words}; it waits for a second look")
+        self._favoured = ()
+        return Verdict(best, True, words)
+
     def _weigh(self, now: Plan, best: Plan, life_steps: float, *, comes_back: bool) -> Verdict:
-        kind = (best.cut, best.codec_up, best.codec_down, best.stale_it)
-        if kind == (now.cut, now.codec_up, now.codec_down, now.stale_it):
+        kind = _kind(best)
+        if kind == _kind(now):
             self._favoured = ()
             return Verdict(now, False, "the best plan is the one that it has")
         gain_s = now.prediction.step_s - best.prediction.step_s
@@ -186,9 +230,9 @@ class Adapter:
         found = [self._strategy.decide(replace(problem, context=each)) for each in swings.contexts(link)]
         if len(found) == 1:
             return found[0]
-        kinds = dict.fromkeys((each.cut, each.codec_up, each.codec_down, each.stale_it) for each in found)
+        kinds = dict.fromkeys(_kind(each) for each in found)
         here = (replace(Fixed(*kind).decide(problem), strategy=self._strategy.name) for kind in kinds)
-        averaged = [swings.averaged(each, link) for each in here]
+        averaged = [swings.averaged(each, link, problem.partners or ALONE) for each in here]
         return min(averaged, key=lambda each: each.prediction.step_s + each.prediction.pause_s / max(remaining, 1.0))
 
     def _now(self, context: LinkContext) -> Problem:
@@ -212,6 +256,11 @@ def scaled(profile: Profile, factor: float) -> Profile:
         activations={name: coded(codec) for name, codec in profile.activations.items()},
         gradients={name: coded(codec) for name, codec in profile.gradients.items()},
     )
+
+
+def _kind(plan: Plan) -> tuple[int, str, str, int]:
+    """What makes a plan another one."""
+    return plan.cut, plan.codec_up, plan.codec_down, plan.stale_it
 
 
 def _pause(seconds: float, comes_back: bool) -> str:

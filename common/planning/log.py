@@ -67,10 +67,11 @@ class PlanLog:
 
     Args:
         folder: of the run.
+        more: add to the decisions that are there.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._file: IO[str] = (folder / FILE).open("w", encoding="utf-8")
+    def __init__(self, folder: Path, *, more: bool = False) -> None:
+        self._file: IO[str] = (folder / FILE).open("a" if more else "w", encoding="utf-8")
 
     def add(self, decision: Decision) -> None:
         """Write a line."""

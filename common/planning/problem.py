@@ -1,11 +1,13 @@
 """What a plan is asked for: two devices, a link, what may be chosen, and what counts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from common.errors import UsageError
 from common.link.contexts import LinkContext
 from common.naming import nearest
+from common.planning.cost import step_time
 from common.planning.losses import LossTable
 from common.profiling.profile import Profile
 
@@ -73,6 +75,16 @@ class Partners:
     """Of the way of a step: from its outputs at the cloud to their gradients there; 0 with the labels at the cloud."""
     turns_here: bool = False
     """Whether that is this edge, which uploads nothing else meanwhile."""
+
+    def step_time(self, stages_s: Sequence[float], rtt_s: float, stale_it: int) -> float:
+        """`common.planning.cost.step_time` of an edge that trains with them."""
+        _, uplink_s, cloud_s, _ = stages_s
+        turned_s = uplink_s + cloud_s + self.turn_s if self.turns_here else 0.0
+        return max(step_time(stages_s, rtt_s + self.turn_s, stale_it), turned_s, self.step_s)
+
+
+ALONE = Partners()
+"""Of an edge that trains with its cloud alone."""
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from itertools import product
 
 from common.link.contexts import LinkContext
 from common.planning.context import Spread
-from common.planning.cost import step_time
 from common.planning.plan import Plan
+from common.planning.problem import ALONE, Partners
 
 STEADY = Spread(0.0, 0.0)
 LEAST_SPREAD = 0.02
@@ -48,13 +48,15 @@ class Swings:
             for up, down in product(self.up, self.down)
         ]
 
-    def averaged(self, plan: Plan, link: LinkContext) -> Plan:
+    def averaged(self, plan: Plan, link: LinkContext, partners: Partners = ALONE) -> Plan:
         """A plan that was predicted for a link, with the mean step over the link's states."""
         if plan.local:
             return plan
         stages, rtt_s = plan.prediction.stages_s, link.rtt_ms / 1e3
         steps_s = [
-            step_time((stages.edge, stages.uplink / up, stages.cloud, stages.downlink / down), rtt_s, plan.stale_it)
+            partners.step_time(
+                (stages.edge, stages.uplink / up, stages.cloud, stages.downlink / down), rtt_s, plan.stale_it
+            )
             for up, down in product(self.up, self.down)
         ]
         return replace(plan, prediction=replace(plan.prediction, step_s=sum(steps_s) / len(steps_s)))

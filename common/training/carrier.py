@@ -34,6 +34,9 @@ class Writer(Protocol):
     def copied(self, tail: State) -> None:
         """A copy of the tail."""
 
+    def settle(self) -> None:
+        """Wait until what was written is on disk."""
+
 
 @dataclass(frozen=True)
 class Saving:
@@ -45,6 +48,8 @@ class Saving:
     answered: int
     """Answers applied by then."""
     writer: Writer
+    last: bool = False
+    """Whether nothing may be sent behind it before it is on disk."""
 
 
 class Carrier(Protocol):

@@ -77,14 +77,22 @@ class Control:
         return asked.reply or Reply(False, "the run has not come to it; it may still do it later")
 
     def answer(self, do: Callable[[Change], str]) -> None:
-        """Carry out what is asked."""
+        """Carry out what is asked.
+
+        Raises:
+            TandemError: the run goes back to a checkpoint, or ends; who asked is told that it was not done.
+        """
         while self._asked:
             asked = self._asked.popleft()
             try:
                 asked.reply = Reply(True, do(asked.change))
             except UsageError as error:
                 asked.reply = Reply(False, str(error))
-            asked.answered.set()
+            except TandemError as error:
+                asked.reply = Reply(False, f"it was not done: {error}; ask again when the run goes on")
+                raise
+            finally:
+                asked.answered.set()
 
 
 class ControlPort:

@@ -17,6 +17,7 @@ from common.training.heartbeat import Heartbeat
 from common.training.in_process import InProcess
 from common.training.line import Line
 from common.training.monitor import LinkMonitor
+from common.training.pace import Paces
 from common.training.part_state import State, unflat
 from common.training.remote import RECONNECT_S, Cloud, OpenSession, Reattacher, open_session
 from common.training.remote_tail import Remote
@@ -45,6 +46,8 @@ class Journey:
     """Told what is to be known of the link."""
     replies: bool = False
     """Whether the edge's half replies to each answer."""
+    paces: Paces | None = None
+    """Of a party that plans: what it tells the others while it trains, and hears."""
 
     @property
     def window(self) -> int:
@@ -206,7 +209,7 @@ def _train(
         received=trainer.tally.answered,
     )
     with (
-        Heartbeat(journey.cloud, session, line, journey.monitor),
+        Heartbeat(journey.cloud, session, line, journey.monitor, journey.paces),
         Remote(
             trainer.head,
             line,

@@ -14,6 +14,7 @@ from common.errors import ConnectionLost, PeerError, PeerSilent, TandemError
 from common.naming import printable
 from common.training.line import Line
 from common.training.monitor import LinkMonitor
+from common.training.pace import Paces
 from common.training.probing import Pinger
 from common.training.remote import Cloud, OpenSession, reattach_control
 
@@ -32,6 +33,7 @@ class Heartbeat:
         session: as opened.
         line: the session's training.
         monitor: told what the pings show of the link.
+        paces: told and heard of with the pings, by a party that trains with others.
         beat_s: seconds between pings.
         dead_s: how long nothing may move.
     """
@@ -42,15 +44,16 @@ class Heartbeat:
         session: OpenSession,
         line: Line,
         monitor: LinkMonitor | None = None,
+        paces: Paces | None = None,
         *,
         beat_s: float = BEAT_S,
         dead_s: float = DEAD_S,
     ) -> None:
         self._cloud, self._session, self._line = cloud, session, line
-        self._monitor = monitor or LinkMonitor()
+        self._monitor, self._paces = monitor or LinkMonitor(), paces
         self._monitor.answered(session.rtt_s)
         self._beat_s, self._dead_s = beat_s, dead_s
-        self._pinger: Pinger | None = Pinger(session.control, self._monitor)
+        self._pinger: Pinger | None = Pinger(session.control, self._monitor, self._paces)
         self._moved_s = time.monotonic()
         self._progress = 0
         self._ending = threading.Event()
@@ -91,7 +94,7 @@ class Heartbeat:
     def _beat(self) -> None:
         if self._pinger is None:
             control = reattach_control(self._cloud, self._session.name, self._session.key)
-            self._pinger = Pinger(control, self._monitor)
+            self._pinger = Pinger(control, self._monitor, self._paces)
         # Short waits, so that the training connection is looked at in between.
         self._pinger.connection.set_timeout(self._beat_s)
         training = self._line.connection

@@ -14,6 +14,7 @@ from common.errors import ConnectionLost, PeerError, SessionGone, TandemError
 from common.naming import printable
 from common.records import write_json
 from common.training.duplex import Duplex
+from common.training.ended import Late
 from common.training.exchange import Answer, Upload
 from common.training.kept import Parts
 from common.training.line import Line
@@ -21,7 +22,7 @@ from common.training.score import Score
 from common.training.station import Arrived, Averaging, Leaving, Station
 from common.training.turns import Turns
 from common.wire.framing import Limits
-from common.wire.messages import Attach, Attached, Bye, Finished
+from common.wire.messages import Attach, Attached, Bye, Finish, Finished
 from common.wire.tcp import IDLE_TIMEOUT_S, Connection
 
 log = logging.getLogger(__name__)
@@ -220,9 +221,10 @@ class Hosted:
         duplex: Duplex[Leaving, Arrived] = Duplex(self.line, station.encode, station.decode, self._place.queue_limit)
         with duplex:
             while not isinstance(item := duplex.collect(), Bye):
+                if isinstance(item, Finish) and not isinstance(station.seat, Late):
+                    self._save()  # before the edge, or any party, hears that all is well
                 leaving = self._act(item)
                 if isinstance(leaving, Finished):
-                    self._save()  # before the edge hears that all is well
                     self._away_s, self._all_answered = LINGER_S, True
                 duplex.submit(leaving)
                 if isinstance(leaving, Answer) and leaving.training:

@@ -74,6 +74,8 @@ class InProcess:
         """Both halves."""
         self.tally.count(answer=False)
         saving.writer.write(*self.head.finish(saving.snapshot))
+        if saving.last:
+            saving.writer.settle()
         self._ask(pack(Checkpoint(saving.answered)))
 
     def exchange(self, outgoing: Outgoing) -> Frame:

@@ -18,7 +18,9 @@ from torch import Tensor
 
 from common.errors import JobRefused, ProtocolError, SessionGone, TandemError
 from common.naming import letter
+from common.training.digest import parameter_digests
 from common.training.exchange import Answer, Forwarded, Returned, Upload
+from common.training.pace import Pace, slowest
 from common.training.tail import Tail
 from common.wire.structs import TailTimes
 
@@ -47,6 +49,7 @@ class Joint:
         timer: see `common.training.timed.busy_timer`.
         judge: has the labels, where no party has.
         turns: held while it computes.
+        at_end: told the tail's digests when all parties have finished, before they are.
     """
 
     def __init__(
@@ -58,24 +61,31 @@ class Joint:
         *,
         judge: Judge | None = None,
         turns: AbstractContextManager[object] | None = None,
+        at_end: Callable[[dict[str, str]], None] | None = None,
     ) -> None:
         self.tail = tail
         self._parties, self._owner, self._judge = parties, owner, judge
         self._timer = timer
         self._turns = turns or nullcontext()
+        self._at_end = at_end or _in_silence
         self._uploads: dict[int, Upload] = {}
         self._under_way: dict[int, Upload] = {}
         self._ready: dict[int, Answer | Forwarded] = {}
         self._awaits_owner = False
         self._compute: tuple[float, float] = (0.0, 0.0)
         self._finished: set[int] = set()
+        self._paces: list[Pace | None] = [None] * parties
         self._ended: TandemError | None = None
         self._changed = threading.Condition()
 
     @property
     def ended(self) -> bool:
         """Whether nobody can act here any more."""
-        return self._ended is not None or len(self._finished) == self._parties
+        return self._ended is not None or self._all_finished
+
+    @property
+    def _all_finished(self) -> bool:
+        return len(self._finished) == self._parties
 
     def act(self, party: int, item: Upload | Returned) -> Answer | Forwarded:
         """Bring a party's part of a step; what it gets for it, once all others have brought theirs.
@@ -100,22 +110,49 @@ class Joint:
                 self._require_open()
             return self._ready.pop(party)
 
-    def finish(self, party: int) -> None:
-        """A party has had all of its answers."""
+    def tell(self, party: int, pace: Pace) -> Pace | None:
+        """Take note of a party's newest pace; the slowest of the others', once all have told theirs.
+
+        It does not wait for a step that is computed: its caller's answer tells the round trip as well.
+        """
+        self._paces[party] = pace
+        others = [each for number, each in enumerate(self._paces) if number != party]
+        known = [each for each in others if each is not None]
+        return slowest(known) if len(known) == len(others) else None
+
+    def finish(self, party: int) -> dict[str, str]:
+        """A party has had all of its answers, and stays until all have: who is lost before needs the others once more.
+
+        Returns:
+            Digests of the tail's parameters and buffers.
+
+        Raises:
+            SessionGone: another party's session has ended; all go back to a checkpoint.
+            JobRefused: another party is gone for good.
+        """
         with self._changed:
+            self._require_open()
+            digests = parameter_digests(self.tail.part)
             self._finished.add(party)
+            if self._all_finished:
+                self._at_end(digests)
+                self._changed.notify_all()
+            self._changed.wait_for(lambda: self._all_finished or self._ended is not None)
+            if not self._all_finished:
+                self._require_open()
+            return digests
 
     def leave(self, party: int) -> None:
-        """A party's session has ended: the others go back to a checkpoint, where it has not finished."""
-        self._give_up(party, SessionGone(f"the session of party {letter(party)} has ended, and it is waited for"))
+        """A party's session has ended: the others go back to a checkpoint, where not all have finished."""
+        self._give_up(SessionGone(f"the session of party {letter(party)} has ended, and it is waited for"))
 
     def fail(self, party: int, why: str) -> None:
         """A party will not come back: the run is over."""
-        self._give_up(party, JobRefused(f"the run has lost party {letter(party)}: {why}"))
+        self._give_up(JobRefused(f"the run has lost party {letter(party)}: {why}"))
 
-    def _give_up(self, party: int, error: TandemError) -> None:
+    def _give_up(self, error: TandemError) -> None:
         with self._changed:
-            if party not in self._finished:
+            if not self._all_finished:
                 self._end(error)
 
     def _end(self, error: TandemError) -> None:
@@ -203,9 +240,13 @@ class Seat:
         """See `Joint.act`."""
         return self.joint.act(self.party, item)
 
-    def finish(self) -> None:
+    def tell(self, pace: Pace) -> Pace | None:
+        """See `Joint.tell`."""
+        return self.joint.tell(self.party, pace)
+
+    def finish(self) -> dict[str, str]:
         """See `Joint.finish`."""
-        self.joint.finish(self.party)
+        return self.joint.finish(self.party)
 
     def leave(self) -> None:
         """See `Joint.leave`."""
@@ -214,6 +255,10 @@ class Seat:
     def fail(self, why: str) -> None:
         """See `Joint.fail`."""
         self.joint.fail(self.party, why)
+
+
+def _in_silence(_digests: dict[str, str]) -> None:
+    """Where all parties are of this process, nobody comes later."""
 
 
 def _require_same(upload: Upload, party: int, its: Upload, other: int) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import JobRefused, PartitionError
+from common.training.ended import EndedRuns
 from common.training.exchange import AS_IT_IS, Objective
 from common.training.gathering import Comer
 from common.training.joint import Joint
@@ -101,7 +102,11 @@ def drawn(make: Callable[[], nn.Module], seed: int) -> nn.Module:
 
 
 def joint_maker(
-    recipes: Mapping[str, Recipe], device: str, turns: AbstractContextManager[object], labels: Labels | None
+    recipes: Mapping[str, Recipe],
+    device: str,
+    turns: AbstractContextManager[object],
+    labels: Labels | None,
+    ended: EndedRuns,
 ) -> Callable[[list[Comer], State | None], Joint]:
     """Makes the tail of several parties' runs."""
 
@@ -120,6 +125,7 @@ def joint_maker(
             judge = labels.of(job)
         objective = recipe.objective if judge is None else judge.objective
         tail = make_joint(parties, top, objective, device=device, state=state)
-        return Joint(tail, job.parties, owner, busy_timer(device), judge=judge, turns=turns)
+        at_end = partial(ended.add, job.group)
+        return Joint(tail, job.parties, owner, busy_timer(device), judge=judge, turns=turns, at_end=at_end)
 
     return make

@@ -14,6 +14,7 @@ from common.naming import letter, printable
 from common.records import software_version
 from common.training.alignment import HELD_OUT, ID_BYTES, MAX_IDS, MAX_SALT_BYTES, TRAINING, Announcement, Marks, agree
 from common.training.joint import Judge
+from common.training.pace import NOT_PLANNED, Pace, slowest
 from common.training.remote import Cloud
 from common.training.session import MAX_PARTIES
 from common.wire.framing import Limits
@@ -27,17 +28,6 @@ _BEAT_S = 1.0
 _PADDING = 1 << 10  # that a frame's buffers may have between them
 _LIMITS = Limits(header_bytes=1 << 16, body_bytes=MAX_IDS * (ID_BYTES + 1) + _PADDING)
 _SALT_BYTES = 16
-_LONGEST_STEP_S = 86400.0
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How fast a step can be, as parties have planned; of one of them, or of all: the slowest counts."""
-
-    step_s: float = 0.0
-    """A step, if it were up to them; 0 where nobody has planned."""
-    turn_s: float = 0.0
-    """From a step's outputs at the cloud to their gradients there, of the party with the labels; else 0."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +95,7 @@ class Meetings:
         try:
             self._await(connection, table, lambda: not _missing(table.here, request), lambda: _met(table, request))
             with self._changed:
-                everyone = table.here.values()
-                pace = Pace(max(each.step_s for each in everyone), max(each.turn_s for each in everyone))
+                pace = slowest(Pace(each.step_s, each.turn_s) for each in table.here.values())
                 met = Met((), table.here[0].salt, pace.step_s, pace.turn_s)
             connection.send(met)
             connection.set_limits(_LIMITS)
@@ -218,7 +207,7 @@ def align(
     decider: int,
     salt: bytes,
     announce: Callable[[bytes], Announcement],
-    pace: Pace = Pace(),
+    pace: Pace = NOT_PLANNED,
 ) -> Agreed:
     """A party's side: meet the others, announce samples, and hear which are in common.
 
@@ -247,7 +236,7 @@ def align(
             if met.missing != told:
                 told = met.missing
                 log.info("run %s waits for party %s", run, ", ".join(letter(each) for each in told))
-        common = Pace(_seconds(met.step_s), _seconds(met.turn_s))
+        common = Pace.received(met.step_s, met.turn_s)
         announcement = announce(salt or met.salt)
         count = len(announcement.ids)
         if count > MAX_IDS:
@@ -273,17 +262,9 @@ def _check(request: Meet) -> None:
     for name, end in (("party", request.parties), ("decider", request.parties + 1)):
         if not 0 <= getattr(request, name) < end:
             raise JobRefused(f"{name} is {getattr(request, name)} of {request.parties} parties; they count from 0")
-    for value in (request.step_s, request.turn_s):
-        _seconds(value)
+    Pace.received(request.step_s, request.turn_s)
     if len(request.salt) > MAX_SALT_BYTES or not 1 <= len(request.run) <= 64:
         raise JobRefused(f"a run's name has 1 to 64 letters, its salt {MAX_SALT_BYTES} bytes at most")
-
-
-def _seconds(value: float) -> float:
-    """Checked: a time that a step may take."""
-    if not 0 <= value <= _LONGEST_STEP_S:
-        raise ProtocolError(f"a step is said to take {value:g} s; it can be 0 to {_LONGEST_STEP_S:g} s")
-    return value
 
 
 def _announcement(received: Received) -> Announcement:

@@ -42,6 +42,8 @@ def find_cut(graph: Graph, cut: str | int) -> CutPoint:
         return graph.find(int(cut))
 
 
+PARTIES_SHARE = "what is behind it is trained with the other parties; codecs and K can change"
+"""Why the cut of one of several parties does not move."""
 _PLANNED = ("cut", "compress_up", "compress_down", "stale_it")
 
 
@@ -86,6 +88,8 @@ class Change:
                 graph.require_trainable(point.index)
             except PartitionError as error:
                 raise UsageError(f"the cut stays behind {job.cut_name}: {error}") from None
+            if job.parties and point.index != job.cut:
+                raise UsageError(f"the cut stays behind {job.cut_name}: {PARTIES_SHARE}")
             changes |= {"cut": point.index, "cut_name": point.name, "splits": -1, "split_index": -1}
         return msgspec.structs.replace(job, **changes)
 

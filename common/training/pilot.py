@@ -9,6 +9,7 @@ from common.link.contexts import LinkContext
 from common.planning.adapt import Adapter, Following
 from common.planning.log import Choice, Context, Decision, PlanLog
 from common.planning.plan import Plan
+from common.training.company import Company
 from common.training.loop import StepDone
 from common.training.monitor import LinkMonitor
 from common.training.moving import Change
@@ -41,11 +42,24 @@ class Pilot:
         monitor: what is known of the link.
         plans: takes the decisions.
         every_s: seconds between two looks at the plan; 0 decides once, before the run.
+        company: the other parties, of one that trains with others.
+        before_s: how long the run has gone on already.
     """
 
-    def __init__(self, adapter: Adapter, monitor: LinkMonitor, plans: PlanLog, *, every_s: float) -> None:
+    def __init__(
+        self,
+        adapter: Adapter,
+        monitor: LinkMonitor,
+        plans: PlanLog,
+        *,
+        every_s: float,
+        company: Company | None = None,
+        before_s: float = 0.0,
+    ) -> None:
         self._adapter, self._monitor, self._plans, self._every_s = adapter, monitor, plans, every_s
-        self._looked_s = self._started_s = time.perf_counter()
+        self._company = company
+        self._looked_s = time.perf_counter()
+        self._started_s = self._looked_s - before_s
         self._since = _Since()
 
     def begin(self, plan: Plan, step: int, context: Context, reason: str) -> None:
@@ -70,13 +84,15 @@ class Pilot:
         self._looked_s = now_s
         known = self._monitor.context()
         context = link_of(known)
-        if context is None:
+        if context is None or (self._company is not None and not self._company.complete):
             return None
         following = Following(job.cut, job.cut_name, job.compress_up, job.compress_down, job.stale_it)
         since = self._since
         try:
             if since.steady:
                 self._adapter.measured(following, context, since.edge_s / since.steady, since.cloud_s / since.steady)
+            if self._company is not None:
+                self._company.meet(context, self._monitor.spread())
             verdict = self._adapter.look(following, context, now_s, remaining, self._monitor.spread())
         except UsageError as error:  # a plan that was set by hand, which no profile has
             log.debug("%s", error)

@@ -2,13 +2,17 @@
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+
+import msgspec
 
 from common.errors import ConnectionLost, PeerSilent, ProtocolError
 from common.planning.log import Context
 from common.planning.probes import SURVEY_S
 from common.training.monitor import LinkMonitor
+from common.training.pace import Pace, Paces
 from common.wire.messages import Ping, Pong
 from common.wire.tcp import CONTROL_LIMITS, Connection, Received, expect
 
@@ -31,11 +35,12 @@ class Pinger:
     Args:
         connection: on which the peer answers.
         monitor: takes round trips and probes.
+        paces: of a party that trains with others: what it tells them, and hears.
     """
 
-    def __init__(self, connection: Connection, monitor: LinkMonitor) -> None:
+    def __init__(self, connection: Connection, monitor: LinkMonitor, paces: Paces | None = None) -> None:
         self.connection = connection
-        self._monitor = monitor
+        self._monitor, self._paces = monitor, paces or Paces()
         self._number = 0
         self._asked: _Asked | None = None
 
@@ -68,7 +73,8 @@ class Pinger:
     def _ask(self, up_bytes: int, down_bytes: int) -> None:
         self._number += 1
         self._asked = _Asked(self._number, time.perf_counter(), up_bytes, down_bytes)
-        _send(self.connection, Ping(self._number, down_bytes), up_bytes)
+        own = self._paces.own
+        _send(self.connection, Ping(self._number, down_bytes, own.step_s, own.turn_s), up_bytes)
 
     def _hear(self) -> None:
         received = self.connection.receive()
@@ -76,6 +82,8 @@ class Pinger:
         if asked is None or pong.number != asked.number:
             raise ProtocolError(f"the peer answered ping {pong.number}, which was not asked")
         self._asked = None
+        if pong.step_s is not None:
+            self._paces.others = Pace.received(pong.step_s, pong.turn_s)
         if not asked.up_bytes and not asked.down_bytes:
             self._monitor.answered(time.perf_counter() - asked.sent_s)
         if asked.up_bytes:
@@ -84,17 +92,25 @@ class Pinger:
             self._monitor.probed("down", asked.down_bytes, received.timed_bytes, received.seconds)
 
 
-def answer(connection: Connection, received: Received) -> None:
+def answer(connection: Connection, received: Received, tell: Callable[[Pace], Pace | None] | None = None) -> None:
     """Answer a ping.
 
+    Args:
+        connection: on which it came.
+        received: the ping.
+        tell: takes the pace of a party; that of the others, as far as it is known.
+
     Raises:
-        ProtocolError: it is none, or wants more than an answer may have.
+        ProtocolError: it is none, wants more than an answer may have, or tells what cannot be.
         ConnectionLost: the peer is gone, or takes nothing.
     """
     ping = expect(received.frame, Ping)
     if not 0 <= ping.wanted <= CONTROL_LIMITS.body_bytes:
         raise ProtocolError(f"a ping wants {ping.wanted} bytes; the limit here is {CONTROL_LIMITS.body_bytes}")
+    pace = Pace.received(ping.step_s, ping.turn_s)
     pong = Pong(ping.number, time.perf_counter(), received.seconds, received.timed_bytes)
+    if tell is not None and (others := tell(pace)) is not None:
+        pong = msgspec.structs.replace(pong, step_s=others.step_s, turn_s=others.turn_s)
     _send(connection, pong, ping.wanted)
 
 

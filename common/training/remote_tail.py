@@ -121,6 +121,8 @@ class Remote:
             return turned
         if isinstance(item, Saving):
             item.writer.write(*self.head.finish(item.snapshot))
+            if item.last:
+                item.writer.settle()
             self._savings.append(item)
             return pack(Checkpoint(item.answered, copy=item.writer.wants_copy))
         return pack(item.message, item.buffers)

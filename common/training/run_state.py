@@ -38,6 +38,8 @@ class Plan:
     """Whether and how the held-out loss lowers the learning rate."""
     look: Look | None = None
     """Shown the model behind each evaluation."""
+    most_stale: int | None = None
+    """The largest K that a session is opened for; None where any will do."""
 
 
 class EdgeFacts(msgspec.Struct, frozen=True):
@@ -94,6 +96,10 @@ class CheckpointWriter:
         numbers = self.journal.under_way(each.step for each in pending)
         facts = msgspec.structs.replace(self.facts, pending=pending, numbers=numbers)
         self.store.write(facts.sent, tensors, facts)
+
+    def settle(self) -> None:
+        """Wait until it is on disk."""
+        self.store.join()
 
     def copied(self, tail: State) -> None:
         """A copy of the tail."""

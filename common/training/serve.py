@@ -16,6 +16,7 @@ from common.errors import ConnectionLost, JobRefused, PeerSilent, ProtocolError,
 from common.naming import printable
 from common.records import check_run_dir, software_version
 from common.training.acceptor import Acceptor, Admission, Serve
+from common.training.ended import EndedRuns
 from common.training.gathering import LONGEST_WAIT_S, Gatherings
 from common.training.hosted import AWAY_S, Hosted, Place
 from common.training.joint_part import joint_maker
@@ -86,9 +87,10 @@ class Server:
         place = Place(Turns(default_places(device)), queue_limit, away_s, self._forget)
         self._groups = Groups(share, clients)
         wait_s = min(away_s, LONGEST_WAIT_S)
-        gatherings = Gatherings(joint_maker(recipes, device, place.turns, labels), wait_s)
+        ended = EndedRuns(run_dir)
+        gatherings = Gatherings(joint_maker(recipes, device, place.turns, labels, ended), wait_s)
         self._meetings = Meetings(gatherings.allow, away_s, labels)
-        self._opener = Opener(recipes, pinned, device, codec_memory_mb, run_dir, place, self._groups, gatherings)
+        self._opener = Opener(recipes, pinned, device, codec_memory_mb, run_dir, place, self._groups, gatherings, ended)
         self._max_sessions = max_sessions
         self._places = threading.Semaphore(max_sessions)
         self._sessions: dict[str, Hosted] = {}
@@ -207,9 +209,10 @@ class Server:
 
     def _answer(self, session: Hosted, connection: Connection) -> None:
         """Answer what comes on a control connection, until the edge has closed it, or it serves nothing any more."""
+        seat = session.station.seat
         while not session.ended:
             try:
-                answer(connection, connection.receive())
+                answer(connection, connection.receive(), None if seat is None else seat.tell)
             except PeerSilent:
                 if not session.begun:
                     raise

@@ -20,9 +20,11 @@ from common.partition.graph import Graph
 from common.partition.steps import state_of
 from common.training.checkpoint import CheckpointStore, PendingStep, under
 from common.training.cloud_head import CloudHead, TimedCloudHead
+from common.training.ended import Late
 from common.training.exchange import AS_IT_IS, Answer, Asked, Forwarded, Returned, Upload
 from common.training.joint import Seat
 from common.training.kept import Parts
+from common.training.moving import PARTIES_SHARE
 from common.training.part_state import (
     State,
     copied,
@@ -168,7 +170,7 @@ class Station:
         """Held while it acts; a tail in common is one session's at a time."""
         self.together: Callable[[State, State], tuple[State, State, int]] | None = None
         """(head, tail) -> their means with those of other sessions, and of how many."""
-        self.seat: Seat | None = None
+        self.seat: Seat | Late | None = None
         """At a tail that several parties share, each with a head of its own; what it does waits for the others."""
 
     def decode(self, received: Received) -> Arrived:
@@ -176,6 +178,7 @@ class Station:
 
         Raises:
             ProtocolError: a message that is not due.
+            JobRefused: a step of a run that has ended.
         """
         self._received += 1
         message = received.frame.message
@@ -190,6 +193,8 @@ class Station:
             return _Moving(message, received.frame.buffers)
         if isinstance(message, Average):
             return Averaging(_state(message.pieces, received.frame.buffers))
+        if isinstance(self.seat, Late):
+            self.seat.refuse()
         return self._timed.decode(received)
 
     def act(self, item: Arrived) -> Leaving:
@@ -205,12 +210,10 @@ class Station:
             return self._move(item)
         if isinstance(item, Averaging):
             return self._average(item)
-        if self.seat is not None:
-            self.seat.finish()
-        return Finished(self._timed.digests())
+        return Finished(self._timed.digests() if self.seat is None else self.seat.finish())
 
     def _compute(self, item: Upload | Asked | Answer | Returned) -> Leaving:
-        if isinstance(item, (Upload, Returned)) and self.seat is not None:
+        if isinstance(item, (Upload, Returned)) and isinstance(self.seat, Seat):
             return self.seat.act(item)
         return self._timed.turn(item) if isinstance(item, Returned) else self._timed.act(item)
 
@@ -265,11 +268,15 @@ class Station:
         return parts
 
     def _move(self, item: _Moving) -> tuple[Moved, State]:
-        """Cut elsewhere; where that cannot be, all stays as it is, and the edge is told why."""
+        """Cut elsewhere, or encode otherwise; where that cannot be, all stays as it is, and the edge is told why."""
         message = item.message
         came = _state(message.pieces, item.buffers)
-        if self.together is not None or self.seat is not None:
+        if self.together is not None:
             return Moved(refusal="what several edges train together is not moved"), {}
+        if self.seat is not None and message.cut != self.job.cut:
+            return Moved(refusal=f"the cut stays behind {self.job.cut_name}: {PARTIES_SHARE}"), {}
+        if self.seat is not None and came:
+            raise ProtocolError("the state of blocks came, and the cut of a party does not move")
         job = msgspec.structs.replace(
             self.job,
             cut=message.cut,
@@ -280,7 +287,8 @@ class Station:
             compress_down=message.compress_down,
             stale_it=message.stale_it,
         )
-        old = state_of_part(self.tail.part, self.tail.updater)
+        # Of a tail that parties share nothing leaves, and another one with it in common has it as it is.
+        old = {} if self.seat is not None else state_of_part(self.tail.part, self.tail.updater)
         try:
             self._graph.require_trainable(job.cut)
             self.allow(job)

@@ -129,6 +129,10 @@ class Trainer:
             self._epoch, self._at = self._epoch + 1, Progress()
             if self._saves and self._epoch < self._plan.epochs:
                 self._save(carrier)
+        if self.job.parties:
+            if self._saves and self._saved_at != self.step:
+                self._save(carrier, last=True)  # from here on this party needs no other one
+            log.info("all steps are done here; waiting until the other parties have had their answers, too")
         return carrier.finish()
 
     def finish(self, digests: dict[str, str], facts: dict[str, Any]) -> dict[str, Any]:
@@ -246,7 +250,7 @@ class Trainer:
         if self._plan.look is not None:
             self._plan.look(path, self._epoch, self.recorder)
 
-    def _save(self, carrier: Carrier) -> None:
+    def _save(self, carrier: Carrier, *, last: bool = False) -> None:
         """Let both sides keep what they are, without waiting for anything that is under way."""
         tally = replace(carrier.tally, sent=carrier.tally.sent + 1, under_way=list(carrier.tally.under_way))
         facts = EdgeFacts(
@@ -264,7 +268,7 @@ class Trainer:
         copies = None if self._alone else self.copies
         self._saved_at = self.step
         writer = CheckpointWriter(facts, self.step, self.store, self.journal, copies)
-        carrier.save(Saving(self.head.snapshot(), tally.sent, carrier.tally.answered, writer))
+        carrier.save(Saving(self.head.snapshot(), tally.sent, carrier.tally.answered, writer, last))
 
     def come_back(self, carrier: Carrier, tail: State) -> None:
         """Give the tail that was trained alone to a new session, and go on as it was asked."""
@@ -290,6 +294,8 @@ class Trainer:
         job = change.of(self.job, self._graph)
         if self._alone:
             raise UsageError("the edge trains alone; its plan changes when the cloud is back")
+        if (most := self._plan.most_stale) is not None and job.stale_it > most:
+            raise UsageError(f"K is to be {job.stale_it}; this run was started for {most} at most (--max_stale_it)")
         begun_s = time.perf_counter()
         self.head, nbytes = change_plan(self.head, job, self._graph, self._make_head, carrier, self.due)
         carrier.head = self.head

@@ -141,6 +141,10 @@ class Ping(Sent, frozen=True, tag="ping"):
     number: int
     wanted: int = 0
     """Bytes that the answer is to have as its buffer."""
+    step_s: float = 0.0
+    """How long a step would take if it were up to this party, as it plans now; 0 where it does not."""
+    turn_s: float = 0.0
+    """As in `Meet`, as it plans now."""
 
 
 class Pong(Sent, frozen=True, tag="pong"):
@@ -155,6 +159,10 @@ class Pong(Sent, frozen=True, tag="pong"):
     """From behind the first bytes of the ping to its last one."""
     timed_bytes: int = 0
     """How many bytes came in these seconds."""
+    step_s: float | None = None
+    """The longest of the other parties', once all have told theirs; None where there are none."""
+    turn_s: float = 0.0
+    """The same."""
 
 
 class Attach(Sent, frozen=True, tag="attach"):
