@@ -11,7 +11,8 @@ from common.codec import load_own, make_codec
 from common.errors import UsageError
 from common.training.delay import NO_CORRECTION, NOT_LATE, Delay, Late
 from common.training.metered import check_metering
-from common.training.optimizers import check_milestones, find_preset, require_momentum
+from common.training.milestones import check_milestones
+from common.training.optimizers import find_preset, require_momentum
 from common.training.remote import RECONNECT_S
 from discriminative.plan_options import PlanOptions
 from discriminative.shared_options import SlowableOptions, StaleOptions, check_growth

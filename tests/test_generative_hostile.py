@@ -80,7 +80,7 @@ def with_tensors(*tensors: TensorSpec) -> Callable[[Inputs, list[Any]], tuple[In
         (lambda m, b: (m, b[:1]), "came with 1 buffers"),
         (lambda m, b: (msgspec.structs.replace(m, ids=TensorSpec("float32", (58,))), b), "ids that are no numbers"),
         (lambda m, b: (msgspec.structs.replace(m, ids=TensorSpec("uint8", (1 << 40,))), b), "batches have 1 to 58"),
-        (lambda m, b: (msgspec.structs.replace(m, ahead=1.5), b), "weights of 1.5 steps on are asked for; K is 1"),
+        (lambda m, b: (msgspec.structs.replace(m, ahead=2.5), b), "weights of 2.5 steps on are asked for; K is 1"),
         (lambda m, b: (msgspec.structs.replace(m, ahead=-1), b), "weights of -1 steps on"),
         (lambda m, b: (msgspec.structs.replace(m, ahead=float("nan")), b), "weights of nan steps on"),
         (lambda m, b: (msgspec.structs.replace(m, step=2), b), "inputs of step 2 came where step 0 was due"),

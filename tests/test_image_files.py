@@ -15,6 +15,7 @@ from PIL import ExifTags, Image
 
 from common.datasets import mnist
 from common.datasets.batches import Batches
+from common.datasets.image_files import decoded
 from common.datasets.images import DataSet
 from common.datasets.jitter import RATIO, SCALE, _box, cropped_and_jittered
 from common.datasets.registry import load_dataset
@@ -284,3 +285,20 @@ def test_real_tiny_imagenet_and_its_order_for_any_number_of_workers() -> None:
     for one, other in zip(alone, helped, strict=True):
         assert np.array_equal(one.ids, other.ids)
         assert np.array_equal(one.inputs, other.inputs)
+
+
+def test_a_broken_image_is_told_where_a_library_has_patched_pillow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Image.open
+
+    def looks_for_a_plugin(path: Path) -> Image.Image:
+        try:
+            return opened(path)
+        except OSError:
+            raise ModuleNotFoundError("No module named 'pi_heif'")  # noqa: B904  as it is done there
+
+    monkeypatch.setattr(Image, "open", looks_for_a_plugin)
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"broken\.png is no image that can be read \(cannot identify image file"):
+        decoded([tmp_path / "broken.png"], (3, 8, 8), "here", progress=False)

@@ -67,8 +67,10 @@ def _decode(input_shape: tuple[int, int, int], path: Path) -> Images:
         with Image.open(path) as file:
             file.draft(mode, (2 * W, 2 * H))  # of a large photo, a JPEG decoder need not make all pixels
             image = ImageOps.exif_transpose(file).convert(mode)
-    except _BROKEN as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except (*_BROKEN, ImportError) as error:
+        # Where a program has imported ultralytics, Pillow looks for a plugin behind each file that it cannot read.
+        cause = (isinstance(error, ImportError) and error.__context__) or error
+        reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
         raise DataError(
             f"{path} is no image that can be read ({reason}): remove it, or put a good copy in its place"
         ) from error

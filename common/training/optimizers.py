@@ -3,11 +3,10 @@
 Both sides know the epoch of every step, so their learning rates are in step without a word about them.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +15,6 @@ from torch.optim import SGD, Adam, Optimizer, RMSprop
 from common.errors import UsageError
 from common.naming import nearest
 from common.wire.structs import Job
-
-MAX_MILESTONES = 64
 
 
 @dataclass(frozen=True)
@@ -91,16 +88,6 @@ def with_momentum(preset: Preset, momentum: float) -> Preset:
         return replace(preset, make=partial(preset.make, betas=(momentum, defaults["betas"][1])))
     scale = (1 - momentum) / (1 - defaults["momentum"])  # SGD's momentum is a sum
     return replace(preset, make=partial(preset.make, momentum=momentum), scale=preset.scale * scale)
-
-
-def check_milestones(milestones: Sequence[int], gamma: float) -> None:
-    """Raises UsageError where the steps of a learning rate make no sense."""
-    if not all(earlier < later for earlier, later in pairwise((-1, *milestones))):
-        raise UsageError(f"--milestones are {' '.join(map(str, milestones))}; each must be later than the one before")
-    if len(milestones) > MAX_MILESTONES:
-        raise UsageError(f"--milestones are {len(milestones)}; {MAX_MILESTONES} are the most")
-    if not 0 <= gamma <= 1:
-        raise UsageError(f"--gamma is {gamma}; it goes from 0 to 1")
 
 
 def preset_of(job: Job) -> Preset:

@@ -3,7 +3,7 @@
 from collections import deque
 
 from common.errors import JobRefused, ProtocolError, UsageError
-from common.training.optimizers import check_milestones
+from common.training.milestones import check_milestones
 from common.wire.messages import PROTOCOL, Activations, Gradients, Inputs, Measure, Open
 
 MAX_BATCH_SIZE = 1 << 16
