@@ -44,11 +44,15 @@ class Workload:
 _STEPS = ("--milestones", "4", "5")
 WORKLOADS: Mapping[str, Workload] = {
     "VGG19": Workload("images", 4, 480, 200, 6, 19, 4, ("--optim", "resnet", "--lr", "0.004", *_STEPS)),
-    "resnet50": Workload("images", 2, 160, 64, 3, 19, 4, ("--optim", "resnet", "--lr", "0.002")),
+    "resnet50": Workload(
+        "images", 2, 160, 100, 5, 19, 4, ("--optim", "resnet", "--lr", "0.004", "--milestones", "3", "4")
+    ),
     "Mobilenetv3_large": Workload(
         "images", 4, 480, 200, 6, 18, 4, ("--optim", "mobilenet", "--lr", "0.02", "--dropout", "0.2", *_STEPS)
     ),
-    "resnet50_imgnet": Workload("tiny_imagenet", 4, 150, 50, 4, 19, 4, ("--optim", "resnet", "--lr", "0.002")),
+    "resnet50_imgnet": Workload(
+        "tiny_imagenet", 4, 150, 50, 5, 19, 4, ("--optim", "resnet", "--lr", "0.004", "--milestones", "3", "4")
+    ),
     "BILSTM": Workload("texts", 2, 1600, 600, 5, 5, 2, ("--optim", "imdb", "--milestones", "3", "4")),
 }
 _DEFAULT = "default"
