@@ -11,7 +11,7 @@ help:
 	@echo "make demo       train one model on two sides of an emulated link, serially and pipelined (2-3 minutes)"
 	@echo "make demo-generative  the same with a generator of chairs, whose images stay on the edge (2 minutes)"
 	@echo "make demo-din   two owners of history and a server train one model; then the same in one process (a minute)"
-	@echo "make test       format, lint, types, and all tests (15 to 20 minutes)"
+	@echo "make test       format, lint, types, and all tests, in two processes (10 to 15 minutes)"
 	@echo "make test-fast  the fast tests only (two minutes)"
 	@echo "make test-zoo   cut 171 public models everywhere and compare (two hours); needs timm, ultralytics, transformers"
 	@echo "make bench      the overlap and transport benchmarks (about 4 minutes)"
