@@ -6,6 +6,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
@@ -51,9 +52,20 @@ class LiveFuzzer:
         return Steady(self.open(self._settings[0]), self._settings[0])
 
     def open(self, setting: Setting) -> OpenSession:
-        """A session, opened as an edge does."""
+        """A session, opened as an edge does; on a busy machine the server has yet to find that others are gone.
+
+        Raises:
+            PeerError: the server takes none, or keeps those that are gone for `PATIENCE_S`.
+        """
         ports = (self._server.port, self._server.hyperport)
-        return open_session(HOST, *ports, setting.job, setting.most_bytes, self._security)
+        begun_s = time.monotonic()
+        while True:
+            try:
+                return open_session(HOST, *ports, setting.job, setting.most_bytes, self._security)
+            except PeerError as error:
+                if "its most" not in str(error) or time.monotonic() - begun_s > PATIENCE_S:
+                    raise
+            time.sleep(0.1)
 
     def one(self) -> None:
         """One hostile connection or session, from its beginning to its end.
