@@ -41,19 +41,18 @@ class Workload:
     flags: tuple[str, ...]
 
 
-_STEPS = ("--milestones", "4", "5")
+_OF_SIX, _OF_FIVE = ("--milestones", "4", "5"), ("--milestones", "3", "4")
+"""The last two of so many epochs are at a tenth and a hundredth of the rate."""
 WORKLOADS: Mapping[str, Workload] = {
-    "VGG19": Workload("images", 4, 480, 200, 6, 19, 4, ("--optim", "resnet", "--lr", "0.004", *_STEPS)),
-    "resnet50": Workload(
-        "images", 2, 160, 100, 5, 19, 4, ("--optim", "resnet", "--lr", "0.004", "--milestones", "3", "4")
-    ),
+    "VGG19": Workload("images", 4, 480, 200, 6, 19, 4, ("--optim", "resnet", "--lr", "0.004", *_OF_SIX)),
+    "resnet50": Workload("images", 2, 160, 100, 5, 19, 4, ("--optim", "resnet", "--lr", "0.004", *_OF_FIVE)),
     "Mobilenetv3_large": Workload(
-        "images", 4, 480, 200, 6, 18, 4, ("--optim", "mobilenet", "--lr", "0.02", "--dropout", "0.2", *_STEPS)
+        "images", 4, 480, 200, 6, 18, 4, ("--optim", "mobilenet", "--lr", "0.02", "--dropout", "0.2", *_OF_SIX)
     ),
     "resnet50_imgnet": Workload(
-        "tiny_imagenet", 4, 150, 50, 5, 19, 4, ("--optim", "resnet", "--lr", "0.004", "--milestones", "3", "4")
+        "tiny_imagenet", 4, 150, 50, 5, 19, 4, ("--optim", "resnet", "--lr", "0.004", *_OF_FIVE)
     ),
-    "BILSTM": Workload("texts", 2, 1600, 600, 5, 5, 2, ("--optim", "imdb", "--milestones", "3", "4")),
+    "BILSTM": Workload("texts", 2, 1600, 600, 5, 5, 2, ("--optim", "imdb", *_OF_FIVE)),
 }
 _DEFAULT = "default"
 AXES = ("workload", "setting", "compress", "train", "epochs", "batch_size", "seed")

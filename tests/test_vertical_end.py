@@ -11,7 +11,7 @@ import pytest
 
 from common.errors import SessionGone, TandemError
 from common.training import duplex
-from common.training.ended import EndedRuns, Late
+from common.training.ended import EndedRuns, Latecomer
 from common.training.joint import Joint
 from common.training.recorder import Recorder
 from common.training.score import Score
@@ -255,5 +255,5 @@ def test_what_a_server_knows_of_runs_that_have_ended(tmp_path: Path, caplog: pyt
     (tmp_path / "full").write_text("")
     EndedRuns(tmp_path / "full").add(group, {})
     assert "a party that is killed now cannot go on" in caplog.text
-    late = Late({"top.weight": "d"})
+    late = Latecomer({"top.weight": "d"})
     assert late.finish() == {"top.weight": "d"}

@@ -54,7 +54,7 @@ class EndedRuns:
 
 
 @dataclass(frozen=True)
-class Late:
+class Latecomer:
     """A party's place in a run that has ended: in the place of `common.training.joint.Seat`."""
 
     digests: dict[str, str]

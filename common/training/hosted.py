@@ -14,7 +14,7 @@ from common.errors import ConnectionLost, PeerError, SessionGone, TandemError
 from common.naming import printable
 from common.records import write_json
 from common.training.duplex import Duplex
-from common.training.ended import Late
+from common.training.ended import Latecomer
 from common.training.exchange import Answer, Upload
 from common.training.kept import Parts
 from common.training.line import Line
@@ -221,7 +221,7 @@ class Hosted:
         duplex: Duplex[Leaving, Arrived] = Duplex(self.line, station.encode, station.decode, self._place.queue_limit)
         with duplex:
             while not isinstance(item := duplex.collect(), Bye):
-                if isinstance(item, Finish) and not isinstance(station.seat, Late):
+                if isinstance(item, Finish) and not isinstance(station.seat, Latecomer):
                     self._save()  # before the edge, or any party, hears that all is well
                 leaving = self._act(item)
                 if isinstance(leaving, Finished):

@@ -20,7 +20,7 @@ from common.partition.steps import state_of
 from common.profiling.rows import Measured as Profiled
 from common.training.checkpoint import CheckpointStore, kept_checkpoints, read_facts
 from common.training.directions import make_cloud_half
-from common.training.ended import EndedRuns, Late
+from common.training.ended import EndedRuns, Latecomer
 from common.training.exchange import Objective
 from common.training.gathering import Comer, Gatherings
 from common.training.hosted import Hosted, Place
@@ -106,7 +106,7 @@ class Opener:
             folder = self._folder_of(name)
         keep = kept_checkpoints(min(job.stale_it, request.window)) + job.parties
         store = CheckpointStore(folder / "checkpoints", keep, partial(_could_not, name))
-        seat: Seat | Late | None = None
+        seat: Seat | Latecomer | None = None
         if job.parties:
             seat, received = self._sit(prepared, request, store)
         elif request.resume is not None:
@@ -114,7 +114,7 @@ class Opener:
         with ExitStack() as failing:  # the others must not wait for a party that cannot begin
             if seat is not None:
                 failing.callback(seat.leave)
-            if request.resume is not None and not isinstance(seat, Late):
+            if request.resume is not None and not isinstance(seat, Latecomer):
                 tensors, facts = store.read(received, TailFacts)
                 job = _same_job(facts, request)
                 store.forget_behind(received)
@@ -193,7 +193,7 @@ class Opener:
         store: CheckpointStore,
         received: int,
         state: State | None,
-        seat: Seat | Late | None,
+        seat: Seat | Latecomer | None,
     ) -> tuple[Station, Callable[[], None]]:
         """The station of a session, and what to call at its end."""
         make = partial(
@@ -205,7 +205,7 @@ class Opener:
         )
         timer = busy_timer(self.device)
         if seat is not None:
-            make = make if isinstance(seat, Late) else partial(make, common=seat.joint.tail)
+            make = make if isinstance(seat, Latecomer) else partial(make, common=seat.joint.tail)
             station = Station(prepared.graph, job, make, timer, store=store, key=key, received=received)
             station.seat = seat
             leave: Callable[[], None] = seat.leave
@@ -228,7 +228,7 @@ class Opener:
         prepared.graph.forget_weights()  # the head's are the edge's to keep
         return station, leave
 
-    def _sit(self, prepared: Prepared, request: Open, store: CheckpointStore) -> tuple[Seat | Late, int]:
+    def _sit(self, prepared: Prepared, request: Open, store: CheckpointStore) -> tuple[Seat | Latecomer, int]:
         """The place of a party at the tail that it shares with others, which it waits for; and its checkpoint.
 
         Of a run that has ended for all, that is the edge's last one, with which it lacks no more than to hear so.
@@ -244,7 +244,7 @@ class Opener:
                 _same_job(facts, request)
                 checkpoints[facts.next_step] = number
             if checkpoints and (digests := self.ended.digests(job.group)) is not None:
-                return Late(digests), max(resume.checkpoints)
+                return Latecomer(digests), max(resume.checkpoints)
         return self.gatherings.sit(
             Comer(prepared, job, checkpoints, lambda number: unflat(store.read(number, TailFacts)[0], "tail/"))
         )

@@ -20,7 +20,7 @@ from common.partition.graph import Graph
 from common.partition.steps import state_of
 from common.training.checkpoint import CheckpointStore, PendingStep, under
 from common.training.cloud_head import CloudHead, TimedCloudHead
-from common.training.ended import Late
+from common.training.ended import Latecomer
 from common.training.exchange import AS_IT_IS, Answer, Asked, Forwarded, Returned, Upload
 from common.training.joint import Seat
 from common.training.kept import Parts
@@ -170,7 +170,7 @@ class Station:
         """Held while it acts; a tail in common is one session's at a time."""
         self.together: Callable[[State, State], tuple[State, State, int]] | None = None
         """(head, tail) -> their means with those of other sessions, and of how many."""
-        self.seat: Seat | Late | None = None
+        self.seat: Seat | Latecomer | None = None
         """At a tail that several parties share, each with a head of its own; what it does waits for the others."""
 
     def decode(self, received: Received) -> Arrived:
@@ -193,7 +193,7 @@ class Station:
             return _Moving(message, received.frame.buffers)
         if isinstance(message, Average):
             return Averaging(_state(message.pieces, received.frame.buffers))
-        if isinstance(self.seat, Late):
+        if isinstance(self.seat, Latecomer):
             self.seat.refuse()
         return self._timed.decode(received)
 
